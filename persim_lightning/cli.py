@@ -1,0 +1,248 @@
+"""The command line of `tools/fit.py`: one YAML to a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import pytorch_lightning as pl
+import torch
+import wandb
+from jsonargparse.typing import PositiveInt
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
+
+from persim_lightning.callbacks.latents import LatentFactors
+from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.callbacks.rollouts import RolloutScores
+from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.files import atomic_write, write_json
+from persim_lightning.provenance import provenance
+
+# Ranks that Lightning launches inherit it, so that all agree on a folder named after the time.
+_RUN_DIR_VARIABLE = "PERSIM_RUN_DIR"
+_CHECKPOINTS_A_RUN = 20
+_ROLLOUT_SCORES_A_RUN = 10
+
+
+def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
+    """Let a command end with one line on standard error and status 1 where the user's input is at fault."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except (PersimError, MisconfigurationException) as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+
+    return wrapped
+
+
+class OneLineParser(LightningArgumentParser):
+    """Reports what is wrong with options and YAML in one line, without the usage text of several hundred options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(f"error: {' '.join(message.split())} (see --help)\n")
+        sys.exit(2)
+
+
+class FitCLI(LightningCLI):
+    """Parses a YAML with sections `data`, `model` and `trainer`, and builds loggers and callbacks around a run folder."""
+
+    run_dir: Path
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=Path | None, default=None, help="Run folder (default: runs/ENV-DATASET/TIME)."
+        )
+        parser.add_argument(
+            "--ckpt_path", type=Path | None, default=None, help="Go on from RUN/checkpoints/last.ckpt, in RUN."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Literal["auto", "online", "offline", "disabled"],
+            default="auto",
+            help="Weights & Biases; auto is online where an API key is found, offline otherwise. Never asks.",
+        )
+        parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads; for small networks try 1.")
+        for name in ("num_agents", "state_dim", "action_dim", "num_actions"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        torch.set_num_threads(self.config.threads)
+        checkpoint = self.config.ckpt_path
+        if checkpoint is not None and not checkpoint.is_file():
+            raise ConfigurationError(f"--ckpt_path {checkpoint}: no such file")
+        # Nothing is written yet; but a missing GPU should be known before any data are collected.
+        pl.Trainer(
+            accelerator=self.config.trainer.accelerator,
+            devices=self.config.trainer.devices,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        self.run_dir = self._choose_run_dir()
+
+    def _choose_run_dir(self) -> Path:
+        given, checkpoint = self.config.run_dir, self.config.ckpt_path
+        inherited = os.environ.get(_RUN_DIR_VARIABLE)
+        if inherited is not None:
+            return Path(inherited)
+        if given is None and checkpoint is not None:
+            chosen = checkpoint.resolve().parent.parent
+        elif given is None:
+            if "WORLD_SIZE" in os.environ:
+                raise ConfigurationError("give --run_dir: processes started by torchrun or SLURM must agree on a folder")
+            name = f"{self.config.data.env}-{self.config.data.dataset}"
+            chosen = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+        else:
+            chosen = given
+        if checkpoint is None and (chosen / "config.yaml").exists():
+            raise ConfigurationError(
+                f"{chosen} holds a run: choose another --run_dir, or go on with it by "
+                f"--ckpt_path {chosen / 'checkpoints' / 'last.ckpt'}"
+            )
+        os.environ[_RUN_DIR_VARIABLE] = str(chosen.resolve())
+        return chosen
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        epochs = self.config.trainer.max_epochs or 1
+        # On ranks of one machine only the first writes; the folder appears when training starts.
+        checkpoints = ModelCheckpoint(
+            dirpath=self.run_dir / "checkpoints",
+            filename="last",
+            enable_version_counter=False,
+            every_n_epochs=max(1, epochs // _CHECKPOINTS_A_RUN),
+            save_on_train_epoch_end=True,
+        )
+        own: list[pl.Callback] = [
+            checkpoints,
+            EpochProgress(),
+            RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
+            LatentFactors(self.run_dir),
+        ]
+        configured = self._get(self.config_init, "trainer")["callbacks"] or []
+        trainer: pl.Trainer = super().instantiate_trainer(
+            logger=self._loggers(), callbacks=[*own, *configured], **kwargs
+        )
+        return trainer
+
+    def _loggers(self) -> list[CSVLogger | WandbLogger]:
+        csv = CSVLogger(self.run_dir, name="metrics")
+        mode = self.config.wandb
+        if mode == "disabled":
+            return [csv]
+        if mode == "auto":
+            key = wandb.api.api_key
+            mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+        environment = self.config.data.env
+        return [
+            csv,
+            WandbLogger(
+                project="persim-lightning",
+                name=self.run_dir.name,
+                group=f"{environment}-{self.config.data.dataset}",
+                save_dir=self.run_dir,
+                offline=mode != "online",
+                settings=wandb.Settings(silent=True, console="off"),
+            ),
+        ]
+
+
+@contextlib.contextmanager
+def _run_variable() -> Iterator[None]:
+    """Forget the run folder afterwards: one process may fit several times (tests, notebooks)."""
+    before = os.environ.get(_RUN_DIR_VARIABLE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_RUN_DIR_VARIABLE, None)
+
+
+def fit(args: list[str] | None = None) -> Path:
+    """Run `tools/fit.py` with the given arguments (default: the process's own) and return the run folder."""
+    with _run_variable():
+        cli = FitCLI(
+            model_class=pl.LightningModule,
+            datamodule_class=TrajectoryDataModule,
+            subclass_mode_model=True,
+            parser_class=OneLineParser,
+            parser_kwargs={
+                "prog": "fit.py",
+                "description": "Fit a personalised simulator of every agent from one trajectory each: makes the data "
+                "set if it is missing, trains, scores 50-step rollouts, and writes a run folder. "
+                "Example: python tools/fit.py --config conf/mountaincar.yaml --model.rank 5",
+            },
+            save_config_callback=None,
+            seed_everything_default=0,
+            trainer_defaults={
+                "accelerator": "auto",
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+            },
+            args=args,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+        return _train(cli)
+
+
+def _train(cli: FitCLI) -> Path:
+    start = time.monotonic()
+    run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
+    if trainer.is_global_zero:
+        with atomic_write(run_dir / "config.yaml") as temporary:
+            temporary.write_text(cli.parser.dump(cli.config, skip_none=False))
+    trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    if trainer.interrupted:
+        raise PersimError(f"interrupted: go on with --ckpt_path {run_dir / 'checkpoints' / 'last.ckpt'}")
+    trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    if trainer.is_global_zero:
+        seconds = time.monotonic() - start
+        model.personalized().save(run_dir)
+        write_json(provenance(data.path, cli.config.seed_everything, seconds), run_dir / "provenance.json")
+        _report(cli, seconds)
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            logger.experiment.finish()
+    return run_dir
+
+
+def _report(cli: FitCLI, seconds: float) -> None:
+    console = Console()
+    [rollouts] = [callback for callback in cli.trainer.callbacks if isinstance(callback, RolloutScores)]
+    if rollouts.scores is None:
+        console.print("no test trajectories (data.test_path): rollouts were not scored")
+    else:
+        test = cli.datamodule.test_trajectories
+        console.print(prediction_table(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories"))
+    console.print(
+        f"trained {cli.datamodule.num_agents} agents in {seconds:.0f} s; everything is in {cli.run_dir}", soft_wrap=True
+    )
+
+
+def prediction_table(records: list[dict[str, Any]], title: str) -> Table:
+    """The prediction protocol's scores, one row per agent, for a terminal."""
+    table = Table(title=title)
+    for heading in ("agent", "mean RMSE", "median R²", "episodes", "too short", "diverged"):
+        table.add_column(heading, justify="right")
+    for record in records:
+        numbers = [f"{record['rmse']:.5f}", f"{record['r2']:.4f}"]
+        counts = [str(record[name]) for name in ("scored", "short", "diverged")]
+        table.add_row(str(record["agent"]), *numbers, *counts)
+    return table

@@ -1,0 +1,270 @@
+"""Serves one-trajectory-per-agent data: tensors stay whole, batches are selected by index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from persim_lightning.data.collect import ensure_dataset
+from persim_lightning.data.table import load_trajectories
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.envs import get_environment
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.types import Schema, Statistics, Transitions
+
+# Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
+CHUNK_ROWS = 1 << 18
+
+
+class ChunkedBatches:
+    """Iterates over an epoch in chunks of K batches for M members, each member in an order of its own.
+
+    Every rank draws the same order and takes its share of each batch, so training on W ranks follows training on one.
+    The order depends on (seed, epoch) only, so a resumed run sees what an uninterrupted one would have seen.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+        On the device that trains.
+    rows : Tensor, shape (T,), int64
+        Rows that start a training transition.
+    batch_size : int
+        B, over all ranks together.
+    members : int
+        M.
+    seed : int
+    epoch : callable, () -> int
+    rank, world_size : int
+    """
+
+    def __init__(
+        self,
+        trajectories: Trajectories,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        members: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
+        self._trajectories, self._rows, self._row_agent = trajectories, rows, trajectories.row_agent()
+        self._batch_size, self._members, self._seed, self._epoch = batch_size, members, seed, epoch
+        self._rank, self._world_size = rank, world_size
+        self.steps = len(rows) // batch_size
+        self._chunk = max(1, CHUNK_ROWS // (members * batch_size))
+
+    def __len__(self) -> int:
+        return -(-self.steps // self._chunk)
+
+    def __iter__(self) -> Iterator[Transitions]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
+        used = self.steps * self._batch_size
+        device = self._rows.device
+        order = torch.stack([torch.randperm(len(self._rows), generator=generator)[:used] for _ in range(self._members)])
+        batches = order.view(self._members, self.steps, self._batch_size).transpose(0, 1)
+        share = batches.chunk(self._world_size, dim=-1)[self._rank]
+        for chunk in share.split(self._chunk):
+            yield self._trajectories.transitions(self._rows[chunk.to(device)], self._row_agent)
+
+
+class ValidationBatches:
+    """The validation transitions of this rank's share, all members seeing the same rows.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    rows : Tensor, shape (T,), int64
+        This rank's rows only.
+    members : int
+    """
+
+    def __init__(self, trajectories: Trajectories, rows: Tensor, members: int) -> None:
+        self._trajectories, self._row_agent, self._members = trajectories, trajectories.row_agent(), members
+        self._parts = rows.split(max(1, CHUNK_ROWS // members))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Transitions]:
+        for part in self._parts:
+            batch = self._trajectories.transitions(part, self._row_agent)
+            yield Transitions(*(value.expand(self._members, *value.shape) for value in batch))
+
+
+class TrajectoryDataModule(pl.LightningDataModule):
+    """One-trajectory-per-agent data, collected if it is missing.
+
+    Parameters
+    ----------
+    env : str
+        mountaincar, cartpole or halfcheetah.
+    dataset : str
+        Data set to make when `path` is not given.
+    root : path
+        Folder of the data sets that are made.
+    agents : int
+        Size of the population that is made.
+    seed : int
+        Seed of the data set that is made.
+    path : path, optional
+        Your own training table (.parquet or .csv) of this environment.
+    test_path : path, optional
+        Test trajectories for the prediction protocol; comes with a data set that is made.
+    agents_path : path, optional
+        Covariates of the agents, used in pictures only; comes with a data set that is made.
+    batch_size : int
+        Transitions in an optimiser step, for every member.
+    val_fraction : float
+        Share of each trajectory, at its tail, that is kept for validation.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        dataset: str = "random",
+        root: Path = Path("data"),
+        agents: PositiveInt = 500,
+        seed: NonNegativeInt = 0,
+        path: Path | None = None,
+        test_path: Path | None = None,
+        agents_path: Path | None = None,
+        batch_size: PositiveInt = 512,
+        val_fraction: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.environment = get_environment(env)
+        if not 0 <= val_fraction < 1:
+            raise ConfigurationError(f"val_fraction {val_fraction} is not in [0, 1)")
+        for given in (path, test_path, agents_path):
+            if given is not None and not given.is_file():
+                raise ConfigurationError(f"{given}: no such file")
+        self.schema = Schema(
+            self.environment.state_names, self.environment.action_names, self.environment.num_actions
+        )
+        self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
+        self._path, self._test_path, self._agents_path = path, test_path, agents_path
+        self._batch_size, self._val_fraction = batch_size, val_fraction
+
+    def prepare_data(self) -> None:
+        if self._path is None:
+            paths = ensure_dataset(self._root, self.environment, self._dataset, self._agents, self._seed)
+            self._path = paths.train
+            self._test_path = self._test_path or paths.test
+            self._agents_path = self._agents_path or paths.agents
+
+    @property
+    def path(self) -> Path:
+        """The training table; made first if it has to be."""
+        self.prepare_data()
+        assert self._path is not None
+        return self._path
+
+    @property
+    def agents_path(self) -> Path | None:
+        self.prepare_data()
+        return self._agents_path
+
+    @property
+    def test_path(self) -> Path | None:
+        self.prepare_data()
+        return self._test_path
+
+    @cached_property
+    def trajectories(self) -> Trajectories:
+        """Training trajectories, validated."""
+        return load_trajectories(self.path, self.schema)
+
+    @cached_property
+    def test_trajectories(self) -> Trajectories | None:
+        """Test trajectories, or None where there is no test table.
+
+        Raises
+        ------
+        ConfigurationError
+            If they are of agents that the training table does not hold.
+        """
+        if self.test_path is None:
+            return None
+        test = load_trajectories(self.test_path, self.schema)
+        unknown = set(test.agent_ids) - set(self.agent_ids)
+        if unknown:
+            raise ConfigurationError(f"{self.test_path}: agent {min(unknown)} is not in the training table {self.path}")
+        return test
+
+    @property
+    def agent_ids(self) -> tuple[int | str, ...]:
+        return self.trajectories.agent_ids
+
+    @property
+    def num_agents(self) -> int:
+        return self.trajectories.num_agents
+
+    @property
+    def state_dim(self) -> int:
+        return self.schema.state_dim
+
+    @property
+    def action_dim(self) -> int:
+        return self.schema.action_dim
+
+    @property
+    def num_actions(self) -> int | None:
+        return self.schema.num_actions
+
+    @cached_property
+    def _split(self) -> tuple[Tensor, Tensor]:
+        return self.trajectories.split_rows(self._val_fraction)
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Normalisation constants of the training part."""
+        return self.trajectories.statistics(self._split[0])
+
+    @property
+    def batch_size(self) -> int:
+        """The configured size, or the number of training transitions if that is smaller."""
+        return min(self._batch_size, len(self._split[0]))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch; a last, incomplete batch is left out."""
+        return len(self._split[0]) // self.batch_size
+
+    @cached_property
+    def _on_device(self) -> Trajectories:
+        assert self.trainer is not None
+        return self.trajectories.to(self.trainer.strategy.root_device)
+
+    def train_dataloader(self) -> ChunkedBatches:
+        trainer = self.trainer
+        assert trainer is not None
+        return ChunkedBatches(
+            self._on_device,
+            self._split[0].to(trainer.strategy.root_device),
+            batch_size=self.batch_size,
+            members=trainer.lightning_module.members,
+            # The training seed, not the data's; broadcast, so that ranks agree even where nobody has seeded.
+            seed=trainer.strategy.broadcast(torch.initial_seed()) % 2**40,
+            epoch=lambda: trainer.current_epoch,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> ValidationBatches | list[Transitions]:
+        trainer = self.trainer
+        assert trainer is not None
+        rows = self._split[1]
+        if not len(rows):
+            return []
+        share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)
+        return ValidationBatches(self._on_device, share, trainer.lightning_module.members)

@@ -1,0 +1,106 @@
+"""Trajectories as flat tensors: all rows one after the other, with offsets that say where each trajectory starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from persim_lightning.types import Statistics, Schema, Transitions
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """E trajectories of N agents, R rows in all.
+
+    Attributes
+    ----------
+    schema : Schema
+    agent_ids : tuple of int or str
+        Id of every agent, sorted; position = agent index.
+    agent : Tensor, shape (E,), int64
+        Agent index of each trajectory.
+    offsets : Tensor, shape (E+1,), int64
+        Trajectory e occupies rows `offsets[e]` … `offsets[e+1] - 1`.
+    state : Tensor, shape (R, D), float32
+    action : Tensor, shape (R,) int64 or (R, A) float32
+        Meaningless (zero) in the last row of a trajectory.
+    delta : Tensor, shape (R, D), float32
+        Next state minus state, subtracted in float64; zero in the last row of a trajectory.
+    terminated : Tensor, shape (E,), bool
+        Whether the trajectory really ended (it was cut otherwise).
+    """
+
+    schema: Schema
+    agent_ids: tuple[int | str, ...]
+    agent: Tensor
+    offsets: Tensor
+    state: Tensor
+    action: Tensor
+    delta: Tensor
+    terminated: Tensor
+
+    @property
+    def num_agents(self) -> int:
+        return len(self.agent_ids)
+
+    @property
+    def num_trajectories(self) -> int:
+        return len(self.agent)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Rows of each trajectory, shape (E,)."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device) -> Trajectories:
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
+    def row_agent(self) -> Tensor:
+        """Agent index of every row, shape (R,)."""
+        return torch.repeat_interleave(self.agent, self.lengths)
+
+    def split_rows(self, tail_fraction: float) -> tuple[Tensor, Tensor]:
+        """Rows that start a transition, split into the head and the tail of every trajectory.
+
+        Parameters
+        ----------
+        tail_fraction : float
+            Share of each trajectory's transitions, rounded down, that goes to the tail. Every agent keeps a head:
+            a validation split by agent would leave agents without a factor.
+
+        Returns
+        -------
+        head, tail : Tensor, int64
+        """
+        transitions = self.lengths - 1
+        tail = (transitions * tail_fraction).floor().long()
+        step = torch.arange(len(self.state)) - torch.repeat_interleave(self.offsets[:-1], self.lengths)
+        head_end = torch.repeat_interleave(transitions - tail, self.lengths)
+        end = torch.repeat_interleave(transitions, self.lengths)
+        return (step < head_end).nonzero()[:, 0], ((step >= head_end) & (step < end)).nonzero()[:, 0]
+
+    def transitions(self, rows: Tensor, row_agent: Tensor) -> Transitions:
+        """Transitions that start in `rows`, an index of any shape; `row_agent` is :meth:`row_agent`, kept by the caller."""
+        return Transitions(row_agent[rows], self.state[rows], self.action[rows], self.delta[rows])
+
+    def statistics(self, rows: Tensor) -> Statistics:
+        """Normalisation constants from the transitions that start in `rows`; constant columns get a scale of one."""
+
+        def scale(values: Tensor) -> Tensor:
+            return torch.where(values > 0, values, 1.0).float()
+
+        state = self.state[rows].double()
+        reached = state + self.delta[rows]
+        action = self.action[rows].double() if self.action.ndim > 1 else state.new_zeros(len(rows), 0)
+        return Statistics(
+            state_mean=state.mean(0).float(),
+            state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
+            state_low=torch.minimum(state, reached).amin(0).float(),
+            state_high=torch.maximum(state, reached).amax(0).float(),
+            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt()),
+            action_mean=action.mean(0).float(),
+            action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),
+        )

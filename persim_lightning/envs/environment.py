@@ -1,0 +1,72 @@
+"""What the rest of the package knows of an environment: names, ranges and batched functions, never a class of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Covariate(NamedTuple):
+    """A hidden parameter in which agents differ: its uniform range in the population and the default agent's value."""
+
+    name: str
+    low: float
+    high: float
+    default: float
+
+
+class EnvironmentBatch(Protocol):
+    """B independent copies of an environment, each with covariates of its own.
+
+    Attributes
+    ----------
+    states : Tensor, shape (B, D), float64
+        The current states. There is no automatic reset: after termination the dynamics simply go on.
+    """
+
+    states: Tensor
+
+    def step(self, actions: Tensor) -> Tensor:
+        """Apply actions, (B,) integers or (B, A) floats, and return the next states (B, D)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment family: one dynamics, many agents.
+
+    Attributes
+    ----------
+    name : str
+        Short name, used on command lines and in file names.
+    gym_id : str
+        Id under which the gymnasium environment is registered; it takes the covariates as keyword arguments.
+    state_names, action_names : tuple of str
+        Column names. A discrete action has one column.
+    num_actions : int or None
+        Number of discrete actions; None where actions are continuous in [-1, 1].
+    covariates : tuple of Covariate
+    test_agents, policy_training_agents : tuple of tuple of float
+        Covariates of the agents with ids 0-4, and of those on which behaviour policies are trained.
+    max_steps : int
+        Steps after which an episode is cut.
+    make_batch : callable, (covariates (B, C), seed) -> EnvironmentBatch
+    reward : callable, (states (..., D), actions (...)|(..., A), next_states (..., D)) -> (...)
+    terminated : callable, (states (..., D)) -> (...) bool
+    """
+
+    name: str
+    gym_id: str
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    num_actions: int | None
+    covariates: tuple[Covariate, ...]
+    test_agents: tuple[tuple[float, ...], ...]
+    policy_training_agents: tuple[tuple[float, ...], ...]
+    max_steps: int
+    make_batch: Callable[[Tensor, int], EnvironmentBatch]
+    reward: Callable[[Tensor, Tensor, Tensor], Tensor]
+    terminated: Callable[[Tensor], Tensor]

@@ -1,0 +1,237 @@
+"""The prediction protocol: open-loop rollouts of recorded actions, scored per episode.
+
+Each test episode starts at its true state at t = 10; the recorded actions are applied and the predicted states compared
+with the recorded ones for t = 11 … 60, fewer where the episode ended. The ensemble's prediction is the mean of its
+members' independent rollouts. (PerSim, section 5 and appendix; https://arxiv.org/abs/2102.06961.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.models.simulator import Simulator
+
+START = 10
+HORIZON = 50
+MIN_STEPS = 4
+
+
+@dataclass(frozen=True)
+class EpisodeWindows:
+    """The scored part of test episodes, padded to one length.
+
+    Attributes
+    ----------
+    agent : Tensor, shape (E,), int64
+        Index of the episode's agent among the *test table's* agents.
+    start : Tensor, shape (E, D)
+        True state at t = 10.
+    action : Tensor, shape (E, H) or (E, H, A)
+        Recorded actions; zeros after the end of the episode.
+    target : Tensor, shape (E, H, D)
+        True states at t = 11 …; zeros after the end of the episode.
+    steps : Tensor, shape (E,), int64
+        Number of scored steps, 0 … H.
+    """
+
+    agent: Tensor
+    start: Tensor
+    action: Tensor
+    target: Tensor
+    steps: Tensor
+
+    @classmethod
+    def cut(cls, trajectories: Trajectories, start: int = START, horizon: int = HORIZON) -> EpisodeWindows:
+        """Cut the windows out of test trajectories; episodes too short for a single step keep 0 steps."""
+        steps = (trajectories.lengths - 1 - start).clamp(0, horizon)
+        first = torch.minimum(trajectories.offsets[:-1] + start, trajectories.offsets[1:] - 1)
+        offset = torch.arange(horizon)
+        valid = offset < steps[:, None]
+        rows = torch.where(valid, first[:, None] + offset, first[:, None])
+        action = trajectories.action[rows]
+        target = trajectories.state[torch.where(valid, rows + 1, rows)]
+        return cls(
+            agent=trajectories.agent,
+            start=trajectories.state[first],
+            action=action * valid.view(*valid.shape, *[1] * (action.ndim - 2)),
+            target=target * valid[..., None],
+            steps=steps,
+        )
+
+    def select(self, index: Tensor) -> EpisodeWindows:
+        return EpisodeWindows(*(value[index] for value in vars(self).values()))
+
+    def to(self, device: torch.device) -> EpisodeWindows:
+        return EpisodeWindows(*(value.to(device) for value in vars(self).values()))
+
+
+class PredictionScores(NamedTuple):
+    """Scores per test agent, each of shape (N,).
+
+    Attributes
+    ----------
+    rmse : Tensor
+        Mean over episodes of the root mean square error over steps and coordinates, in raw units.
+    r2 : Tensor
+        Median over episodes of the variance-weighted R². NaN only where an agent has no scored episode.
+    scored, short, diverged : Tensor, int64
+        Episodes scored; skipped because fewer than 4 steps could be compared; scored with a prediction that was not
+        finite (these count as RMSE inf and R² -inf).
+    """
+
+    rmse: Tensor
+    r2: Tensor
+    scored: Tensor
+    short: Tensor
+    diverged: Tensor
+
+    def to_records(self, agent_ids: tuple[int | str, ...]) -> list[dict[str, Any]]:
+        """One dict per agent, ready for JSON."""
+        columns = {name: value.tolist() for name, value in self._asdict().items()}
+        return [
+            {"agent": label, **{name: values[row] for name, values in columns.items()}}
+            for row, label in enumerate(agent_ids)
+        ]
+
+
+class PredictionMetric(Metric):
+    """Accumulates episode scores; every episode has a slot of its own, so ranks may each score some of them.
+
+    States are sums over slots that only one rank fills. That stays correct when a rank has no episode at all, where
+    concatenated lists would deadlock, and shows when an episode was counted twice.
+
+    Parameters
+    ----------
+    agent : Tensor, shape (E,), int64
+        Agent of every episode, on all ranks alike.
+    num_agents : int
+    """
+
+    full_state_update = False
+    rmse: Tensor
+    r2: Tensor
+    status: Tensor
+    updates: Tensor
+
+    def __init__(self, agent: Tensor, num_agents: int) -> None:
+        super().__init__()
+        self.agent, self.num_agents = agent.cpu(), num_agents
+        for name in ("rmse", "r2", "scored", "short", "diverged"):
+            self.add_state(name, torch.zeros(len(agent), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, episode: Tensor, predicted: Tensor, target: Tensor, steps: Tensor) -> None:
+        """Score a batch of episodes.
+
+        Parameters
+        ----------
+        episode : Tensor, shape (B,), int64
+            Slots.
+        predicted, target : Tensor, shape (B, H, D)
+        steps : Tensor, shape (B,)
+            Number of leading steps to compare.
+        """
+        valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
+        predicted, target = predicted.double(), target.double()
+        error = torch.where(valid, predicted - target, 0.0).square()
+        count = steps.clamp(min=1)[:, None]
+        mean = torch.where(valid, target, 0.0).sum(1) / count
+        spread = torch.where(valid, target - mean[:, None], 0.0).square().sum(1)
+        # A coordinate that never moves has weight zero in a variance-weighted mean.
+        residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
+        total = spread.sum(-1)
+        perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
+        r2 = torch.where(total > 0, 1 - residual / total, perfect)
+        rmse = (error.sum((1, 2)) / (count[:, 0] * target.shape[-1])).sqrt()
+
+        scored = steps >= MIN_STEPS
+        diverged = scored & ~torch.isfinite(rmse)
+        finite = scored & ~diverged
+        self.rmse[episode] += torch.where(finite, rmse, 0.0)
+        self.r2[episode] += torch.where(finite, r2, 0.0)
+        self.scored[episode] += scored.double()
+        self.short[episode] += (~scored).double()
+        self.diverged[episode] += diverged.double()
+
+    def compute(self) -> PredictionScores:
+        """Scores per agent.
+
+        Raises
+        ------
+        RuntimeError
+            If an episode was scored twice or never.
+        """
+        if not bool(((self.scored + self.short) == 1).all()):
+            raise RuntimeError("every episode must be scored exactly once, over all ranks together")
+        agent = self.agent.to(self.rmse.device)
+        infinite = torch.where(self.diverged > 0, torch.inf, 0.0)
+        rmse, r2 = self.rmse + infinite, self.r2 - infinite
+        groups = [(agent == index) & (self.scored > 0) for index in range(self.num_agents)]
+        return PredictionScores(
+            rmse=torch.stack([rmse[group].mean() for group in groups]),
+            r2=torch.stack([_median(r2[group]) for group in groups]),
+            scored=torch.stack([group.sum() for group in groups]),
+            short=torch.stack([self.short[agent == index].sum().long() for index in range(self.num_agents)]),
+            diverged=torch.stack([self.diverged[group].sum().long() for group in groups]),
+        )
+
+
+def _median(values: Tensor) -> Tensor:
+    """The usual median, the mean of the middle two for even counts; NaN for no values."""
+    if not len(values):
+        return values.new_tensor(torch.nan)
+    ordered = values.sort().values
+    low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
+    # The midpoint of -inf and -inf must not become NaN through a subtraction.
+    return low if low == high else (low + high) / 2
+
+
+@torch.no_grad()
+def predict(simulator: Simulator, agents: Tensor, windows: EpisodeWindows) -> Tensor:
+    """Ensemble-mean prediction of the scored states.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    agents : Tensor, shape (E,), int64
+        Index of each episode's agent in the *simulator's* population.
+    windows : EpisodeWindows
+
+    Returns
+    -------
+    Tensor, shape (E, H, D)
+    """
+    return simulator.rollout(agents, windows.start, windows.action)[:, :, 1:].mean(0)
+
+
+def score_predictions(
+    simulator: Simulator, agents: Tensor, windows: EpisodeWindows, metric: PredictionMetric, share: slice = slice(None)
+) -> PredictionScores:
+    """Score a share of the episodes and combine with what other ranks scored.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    agents : Tensor, shape (E,), int64
+        As for :func:`predict`, on any device.
+    windows : EpisodeWindows
+        All episodes; moved to the simulator's device.
+    metric : PredictionMetric
+        Fresh; its `compute` gathers over ranks where torch.distributed runs.
+    share : slice
+        Episodes that this rank scores.
+    """
+    device = simulator.delta_rms.device
+    episodes = torch.arange(len(agents))[share]
+    metric = metric.to(device)
+    # A few thousand rollouts at a time bound the memory of a large test table.
+    for part in episodes.split(4096):
+        window = windows.select(part).to(device)
+        metric.update(part.to(device), predict(simulator, agents[part].to(device), window), window.target, window.steps)
+    scores: PredictionScores = metric.compute()
+    return PredictionScores(*(value.cpu() for value in scores))

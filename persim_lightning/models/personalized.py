@@ -1,0 +1,140 @@
+"""A fitted population of simulators as users hold it: agents by their ids, arrays in and out, saved without pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from persim_lightning.errors import PersimError, SimulatorFileError
+from persim_lightning.files import atomic_write, write_json
+from persim_lightning.models.agent_simulator import AgentSimulator
+from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.simulator import Simulator
+from persim_lightning.types import Schema
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "simulator.safetensors", "simulator.json"
+
+
+class PersonalizedSimulator:
+    """Simulators of all agents of a population.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    architecture : dict
+        Keyword arguments that built `simulator`, JSON-serialisable.
+    schema : Schema
+    agent_ids : sequence of int or str
+        Position = agent index.
+    """
+
+    def __init__(
+        self, simulator: Simulator, architecture: dict[str, Any], schema: Schema, agent_ids: Sequence[int | str]
+    ) -> None:
+        self.simulator, self.architecture, self.schema = simulator.eval(), architecture, schema
+        self.agent_ids = tuple(agent_ids)
+        self._index = {label: index for index, label in enumerate(self.agent_ids)}
+
+    def index(self, agents: Sequence[int | str]) -> Tensor:
+        """Agent indices of ids, shape (B,).
+
+        Raises
+        ------
+        PersimError
+            If an id is unknown.
+        """
+        unknown = [label for label in agents if label not in self._index]
+        if unknown:
+            known = ", ".join(map(str, self.agent_ids[:5]))
+            raise PersimError(f"unknown agent {unknown[0]!r}: the simulator knows {len(self.agent_ids)} ({known}, …)")
+        return torch.tensor([self._index[label] for label in agents])
+
+    def personalize(self, agent: int | str) -> AgentSimulator:
+        """One agent's simulator, contracted for speed."""
+        return self.simulator.personalize(int(self.index([agent])))
+
+    def rollout(self, agent: int | str, state: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> np.ndarray:
+        """What the agent would do: the open-loop trajectory of every ensemble member.
+
+        Parameters
+        ----------
+        agent : int or str
+            Id.
+        state : array, shape (D,)
+            Initial state, raw units, columns as in `schema.state`.
+        actions : array, shape (H,) integers, or (H, A)
+
+        Returns
+        -------
+        ndarray, shape (M, H+1, D)
+            Starts with the initial state. The prediction is the mean over members; their spread is a first measure of
+            uncertainty.
+        """
+        states = torch.as_tensor(state, dtype=torch.float32)
+        kind = torch.int64 if self.simulator.is_discrete else torch.float32
+        plan = torch.as_tensor(actions, dtype=kind)
+        shape = (self.schema.state_dim,)
+        if states.shape != shape:
+            raise PersimError(f"state has shape {tuple(states.shape)}, but must have {shape}: {self.schema.state}")
+        if plan.shape[1:] != (() if self.simulator.is_discrete else (self.schema.action_dim,)):
+            wanted = "(H,)" if self.simulator.is_discrete else f"(H, {self.schema.action_dim})"
+            raise PersimError(f"actions have shape {tuple(plan.shape)}, but must have {wanted}: {self.schema.action}")
+        return self.simulator.rollout(self.index([agent]), states[None], plan[None])[:, 0].numpy()
+
+    def save(self, folder: str | Path) -> tuple[Path, Path]:
+        """Write `simulator.safetensors` and `simulator.json` into `folder`, each whole or not at all."""
+        weights, description = Path(folder) / WEIGHTS, Path(folder) / DESCRIPTION
+        state = {name: value.detach().cpu().contiguous() for name, value in self.simulator.state_dict().items()}
+        with atomic_write(weights) as temporary:
+            save_file(state, temporary)
+        write_json(
+            {
+                "format": FORMAT,
+                "architecture": self.architecture,
+                "schema": self.schema.to_dict(),
+                "agent_ids": list(self.agent_ids),
+            },
+            description,
+        )
+        return weights, description
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PersonalizedSimulator:
+        """Read what :meth:`save` wrote; needs neither the configuration nor the data, and executes nothing.
+
+        Raises
+        ------
+        SimulatorFileError
+            If a file is missing, damaged, of an unknown format, or the two do not belong together.
+        """
+        weights, description = Path(folder) / WEIGHTS, Path(folder) / DESCRIPTION
+        for path in (weights, description):
+            if not path.is_file():
+                raise SimulatorFileError(f"{path}: no such file; is {folder} the folder of a finished run?")
+        try:
+            values = json.loads(description.read_text())
+            if values["format"] != FORMAT:
+                raise SimulatorFileError(f"{description}: format {values['format']}, but this version reads {FORMAT}")
+            simulator = build_simulator(values["architecture"])
+            simulator.load_state_dict(load_file(weights))
+            schema = Schema.from_dict(values["schema"])
+        except SimulatorFileError:
+            raise
+        except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise SimulatorFileError(f"{folder}: not a readable simulator ({type(error).__name__}: {reason})") from error
+        return cls(simulator, values["architecture"], schema, values["agent_ids"])
+
+
+def build_simulator(architecture: dict[str, Any]) -> Simulator:
+    """A simulator from JSON-serialisable keyword arguments (`ranks` as a list of three)."""
+    return Simulator(**{**architecture, "ranks": Ranks(*architecture["ranks"])})

@@ -1,0 +1,172 @@
+"""The PerSim simulator: an ensemble of factorised dynamics for a whole population (section 4, equation 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensorly.cp_tensor import CPTensor
+from tensorly.tucker_tensor import TuckerTensor
+from torch import Tensor, nn
+
+from persim_lightning.models.agent_simulator import AgentSimulator
+from persim_lightning.models.bounds import StateBounds
+from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
+from persim_lightning.models.factorization import Ranks, build_factorization
+from persim_lightning.models.rollout import rollout
+from persim_lightning.types import Statistics
+
+# Discrete actions need factors that differ from the start; agents must not (see MemberEmbedding).
+_ACTION_SPREAD = 1.0
+
+
+class Simulator(nn.Module):
+    """Predicts Δs for any agent, state and action with M ensemble members at once.
+
+    Parameters
+    ----------
+    num_agents, state_dim : int
+        N and D.
+    action_dim : int
+        Number of action coordinates (1 for discrete actions).
+    num_actions : int or None
+        Number of discrete actions; None for continuous ones.
+    members : int
+        M.
+    ranks : Ranks
+    factorization : {'cp', 'tucker'}
+    state_hidden, action_hidden : sequence of int
+        Hidden widths of the state encoder and of the encoder of continuous actions.
+    angles : sequence of int
+        State coordinates that are unbounded angles.
+    clamp_margin : float or None
+        Margin of :class:`~persim_lightning.models.bounds.StateBounds`; None leaves predictions free.
+    """
+
+    delta_rms: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_agents: int,
+        state_dim: int,
+        action_dim: int,
+        num_actions: int | None,
+        members: int,
+        ranks: Ranks,
+        factorization: str = "cp",
+        state_hidden: Sequence[int] = (64, 64),
+        action_hidden: Sequence[int] = (64,),
+        angles: Sequence[int] = (),
+        clamp_margin: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.bounds = StateBounds(state_dim, clamp_margin)
+        self.num_agents, self.state_dim, self.members = num_agents, state_dim, members
+        self.num_actions, self.action_dim = num_actions, action_dim
+        self.agent_encoder = MemberEmbedding(members, num_agents, ranks.agent, spread=0.0)
+        self.state_encoder = StateEncoder(members, state_dim, ranks.state, state_hidden, angles)
+        self.action_encoder: nn.Module = (
+            ContinuousActionEncoder(members, action_dim, ranks.action, action_hidden)
+            if num_actions is None
+            else MemberEmbedding(members, num_actions, ranks.action, spread=_ACTION_SPREAD)
+        )
+        self.factorization = build_factorization(factorization, members, ranks)
+        self.register_buffer("delta_rms", torch.ones(state_dim))
+
+    @property
+    def is_discrete(self) -> bool:
+        return self.num_actions is not None
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Take normalisation constants from the training set.
+
+        Targets are divided by their root mean square and not centred: only a scale keeps the raw prediction a sum of
+        products.
+        """
+        self.state_encoder.state_mean.copy_(statistics.state_mean)
+        self.state_encoder.state_std.copy_(statistics.state_std)
+        self.delta_rms.copy_(statistics.delta_rms)
+        self.bounds.set_range(statistics.state_low, statistics.state_high)
+        if isinstance(self.action_encoder, ContinuousActionEncoder):
+            self.action_encoder.action_mean.copy_(statistics.action_mean)
+            self.action_encoder.action_std.copy_(statistics.action_std)
+
+    def normalized_delta(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Δs in units of the training set's root mean square.
+
+        Parameters
+        ----------
+        agents : Tensor, shape (M, B), int64
+        states : Tensor, shape (M, B, D)
+        actions : Tensor, shape (M, B) int64 or (M, B, A)
+
+        Returns
+        -------
+        Tensor, shape (M, B, D)
+        """
+        output: Tensor = self.factorization(
+            self.agent_encoder(agents), self.state_encoder(states), self.action_encoder(actions)
+        )
+        return output
+
+    def forward(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Δs in raw units; shapes as for :meth:`normalized_delta`."""
+        return self.normalized_delta(agents, states, actions) * self.delta_rms
+
+    def step(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
+        shared = (self.members, *actions.shape)
+        following: Tensor = self.bounds(states + self(agents.expand(self.members, -1), states, actions.expand(shared)))
+        return following
+
+    @torch.no_grad()
+    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Open-loop rollouts, each member along a trajectory of its own.
+
+        Parameters
+        ----------
+        agents : Tensor, shape (B,), int64
+        states : Tensor, shape (B, D)
+            Initial states.
+        actions : Tensor, shape (B, H) int64 or (B, H, A)
+
+        Returns
+        -------
+        Tensor, shape (M, B, H+1, D)
+            Starts with the initial state.
+        """
+        return rollout(lambda s, a: self.step(agents, s, a), self.members, states, actions)
+
+    def personalize(self, agent: int) -> AgentSimulator:
+        """This agent's own simulator, with its factor (and every discrete action's) folded into the last layer.
+
+        Parameters
+        ----------
+        agent : int
+            Agent index, 0 … N-1.
+        """
+        if not 0 <= agent < self.num_agents:
+            raise IndexError(f"agent index {agent} is outside 0 … {self.num_agents - 1}")
+        return AgentSimulator.contract(self, self.agent_encoder.table()[:, agent])
+
+    @torch.no_grad()
+    def as_tensor(self, agents: Tensor, states: Tensor, actions: Tensor) -> CPTensor | TuckerTensor:
+        """The encoders evaluated on a grid, as the factor matrices of the dynamics tensor that they define.
+
+        Parameters
+        ----------
+        agents : Tensor, shape (N',), int64
+        states : Tensor, shape (S, D)
+        actions : Tensor, shape (A',) int64 or (A', A)
+
+        Returns
+        -------
+        CPTensor or TuckerTensor
+            NumPy-backed, float64, modes (agent, state × coordinate, action): its dense form, of shape (N', S·D, A'),
+            equals the ensemble's mean Δs in raw units at every grid point.
+        """
+        agent = self.agent_encoder.table()[:, agents]
+        state = self.state_encoder(states.expand(self.members, *states.shape)) * self.delta_rms[:, None]
+        action = self.action_encoder(actions.expand(self.members, *actions.shape))
+        return self.factorization.as_tensor(agent.cpu(), state.flatten(1, 2).cpu(), action.cpu())

@@ -1,0 +1,174 @@
+"""Trains a PerSim simulator with Lightning: squared loss on Δs, one-cycle learning rate (PerSim, section 4)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
+from persim_lightning.types import Schema, Transitions
+
+
+class PerSimModule(pl.LightningModule):
+    """The PerSim ensemble as a LightningModule.
+
+    One Lightning batch is a *chunk*: K batches that K optimiser steps consume one after the other, because
+    Lightning's work around a step costs more than the mathematics of a small one.
+
+    Parameters
+    ----------
+    num_agents, state_dim, action_dim, num_actions
+        Sizes; the command line links them from the data.
+    rank : int
+        Rank R of the factorisation (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper).
+    factorization : {'cp', 'tucker'}
+    rank_agent, rank_state, rank_action : int, optional
+        Ranks per mode of a Tucker factorisation; `rank` where not given.
+    members : int
+        Ensemble members M.
+    hidden_width, hidden_layers : int
+        State encoder.
+    action_hidden_width, action_hidden_layers : int
+        Encoder of continuous actions.
+    angles : list of int, optional
+        State coordinates that are unbounded angles.
+    clamp_margin : float, optional
+        Keep predicted states within the recorded range widened by this share; null to leave them free.
+    learning_rate : float
+        Peak of the one-cycle schedule.
+    gradient_clip_norm : float
+        Clip the gradient of the members' summed loss to M times this norm.
+    """
+
+    def __init__(
+        self,
+        num_agents: PositiveInt,
+        state_dim: PositiveInt,
+        action_dim: PositiveInt,
+        num_actions: PositiveInt | None,
+        rank: PositiveInt = 5,
+        factorization: Literal["cp", "tucker"] = "cp",
+        rank_agent: PositiveInt | None = None,
+        rank_state: PositiveInt | None = None,
+        rank_action: PositiveInt | None = None,
+        members: PositiveInt = 5,
+        hidden_width: PositiveInt = 64,
+        hidden_layers: NonNegativeInt = 2,
+        action_hidden_width: PositiveInt = 64,
+        action_hidden_layers: NonNegativeInt = 1,
+        angles: list[int] | None = None,
+        clamp_margin: NonNegativeFloat | None = None,
+        learning_rate: PositiveFloat = 1e-2,
+        gradient_clip_norm: PositiveFloat = 100.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.members = members
+        self.architecture: dict[str, Any] = {
+            "num_agents": num_agents,
+            "state_dim": state_dim,
+            "action_dim": action_dim,
+            "num_actions": num_actions,
+            "members": members,
+            "ranks": [given or rank for given in (rank_agent, rank_state, rank_action)],
+            "factorization": factorization,
+            "state_hidden": [hidden_width] * hidden_layers,
+            "action_hidden": [action_hidden_width] * action_hidden_layers,
+            "angles": angles or [],
+            "clamp_margin": clamp_margin,
+        }
+        outside = [index for index in angles or [] if not 0 <= index < state_dim]
+        if outside:
+            raise ConfigurationError(f"angles: {outside[0]} is no state coordinate (there are {state_dim}, from 0)")
+        self.simulator = build_simulator(self.architecture)
+        self._schema: Schema | None = None
+
+    @property
+    def datamodule(self) -> TrajectoryDataModule:
+        datamodule: TrajectoryDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return datamodule
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.simulator.set_statistics(self.datamodule.statistics)
+            self._schema = self.datamodule.schema
+
+    def loss(self, batch: Transitions) -> Tensor:
+        """Mean squared error of normalised Δs for every member: batch (M, B, …) -> (M,)."""
+        predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
+        return (predicted - batch.delta / self.simulator.delta_rms).square().mean((1, 2))
+
+    def training_step(self, chunk: Transitions, batch_idx: int) -> None:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        parameters = list(self.simulator.parameters())
+        clip = self.hparams["gradient_clip_norm"] * self.members
+        losses = []
+        for batch in zip(*(part.unbind(0) for part in chunk), strict=True):
+            loss = self.loss(Transitions(*batch))
+            optimizer.zero_grad()  # type: ignore[union-attr]
+            self.manual_backward(loss.sum())
+            clip_grad_norm_(parameters, clip)
+            optimizer.step()  # type: ignore[union-attr]
+            scheduler.step()  # type: ignore[union-attr, call-arg]
+            losses.append(loss.detach())
+        mean = torch.stack(losses).mean()
+        if not torch.isfinite(mean):
+            raise PersimError(
+                f"training diverged in epoch {self.current_epoch} (loss {mean.item()}): lower model.learning_rate"
+            )
+        self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=chunk.agent.numel())
+
+    def validation_step(self, batch: Transitions, batch_idx: int) -> None:
+        """One-step loss on the tails of the trajectories; all ranks hold shares of one size or weigh by theirs."""
+        loss = self.loss(batch).mean()
+        self.log("val/loss", loss, on_epoch=True, batch_size=batch.agent.shape[1], sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        if self.trainer.max_epochs is None or self.trainer.max_epochs < 1:
+            raise ConfigurationError("trainer.max_epochs must be at least 1: the learning-rate schedule needs an end")
+        steps = self.trainer.max_epochs * self.datamodule.steps_per_epoch
+        rate = self.hparams["learning_rate"]
+        # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
+        optimizer = Adam(self.parameters(), lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
+        scheduler = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert self._schema is not None
+        checkpoint["schema"] = self._schema.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another table or architecture, before any weight is touched.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        schema = Schema.from_dict(checkpoint["schema"])
+        if self._schema is not None and schema != self._schema:
+            raise ConfigurationError(
+                f"the checkpoint was trained on state {', '.join(schema.state)} and action {', '.join(schema.action)}, "
+                f"but the data has state {', '.join(self._schema.state)}: it belongs to another environment"
+            )
+        differing = [
+            f"{name}={value!r} (now {self.hparams[name]!r})"
+            for name, value in checkpoint["hyper_parameters"].items()
+            if name in self.hparams and self.hparams[name] != value
+        ]
+        if differing:
+            raise ConfigurationError(f"the checkpoint was trained with other settings: {', '.join(differing)}")
+
+    def personalized(self) -> PersonalizedSimulator:
+        """The trained simulators, as users hold and save them."""
+        datamodule = self.datamodule
+        return PersonalizedSimulator(self.simulator, self.architecture, datamodule.schema, datamodule.agent_ids)

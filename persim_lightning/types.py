@@ -1,0 +1,104 @@
+"""Shape letters and the small typed records that pass between the layers of the package.
+
+Shape letters, used in every docstring:
+
+==  ==========================================
+B   batch: transitions, episodes, copies
+N   agents
+M   ensemble members
+D   state coordinates
+A   action coordinates, or number of discrete actions
+R   rank of a factorisation
+H   horizon: steps of a rollout
+K   optimiser steps in one chunk of batches
+==  ==========================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Transitions(NamedTuple):
+    """A batch of one-step transitions.
+
+    Attributes
+    ----------
+    agent : Tensor, shape (...), int64
+        Agent *index*, 0 … N-1 (not the id in the table).
+    state : Tensor, shape (..., D)
+    action : Tensor, shape (...) int64 for discrete actions, (..., A) for continuous ones
+    delta : Tensor, shape (..., D)
+        Next state minus state.
+    """
+
+    agent: Tensor
+    state: Tensor
+    action: Tensor
+    delta: Tensor
+
+
+class Statistics(NamedTuple):
+    """Statistics of a training set that normalise a simulator's inputs and targets, each of shape (D,) or (A,).
+
+    `action_mean` and `action_std` are empty (shape (0,)) for discrete actions.
+    """
+
+    state_mean: Tensor
+    state_std: Tensor
+    state_low: Tensor
+    state_high: Tensor
+    delta_rms: Tensor
+    action_mean: Tensor
+    action_std: Tensor
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns of a table of trajectories, and what they mean.
+
+    Attributes
+    ----------
+    state : tuple of str
+        State columns, in order.
+    action : tuple of str
+        Action columns; exactly one where actions are discrete.
+    num_actions : int or None
+        Number of discrete actions, coded 0 … num_actions-1; None where actions are continuous.
+    agent, time : str
+        Agent id column (integers or strings) and step column (consecutive integers within a trajectory).
+    episode : str
+        Column that numbers the trajectories of an agent, used where a table has it.
+    terminated : str
+        Optional boolean column: True on the last state of a trajectory that really ended.
+    reward : str
+        Optional column: the reward of the step that leaves the row.
+    """
+
+    state: tuple[str, ...]
+    action: tuple[str, ...]
+    num_actions: int | None
+    agent: str = "agent"
+    time: str = "t"
+    episode: str = "episode"
+    terminated: str = "terminated"
+    reward: str = "reward"
+
+    @property
+    def state_dim(self) -> int:
+        return len(self.state)
+
+    @property
+    def action_dim(self) -> int:
+        """Number of action columns (1 for discrete actions)."""
+        return len(self.action)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Schema:
+        return cls(**{**values, "state": tuple(values["state"]), "action": tuple(values["action"])})

@@ -1,0 +1,37 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="persim-lightning",
+    version="0.1.0",
+    description="Personalised simulators of heterogeneous agents from one trajectory each (PerSim) on PyTorch Lightning",
+    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["persim_lightning", "persim_lightning.*"]),
+    package_data={"persim_lightning": ["policies/*.safetensors", "policies/*.json", "py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6",
+        "pytorch-lightning>=2.6.6,<3",
+        "jsonargparse[signatures]>=4.40,<5",
+        "tensorly>=0.9,<1",
+        "torchmetrics>=1.6,<2",
+        "wandb>=0.19",
+        "gymnasium>=1.2,<2",
+        "imageio>=2.34",
+        "mujoco>=3.2",
+        "numpy>=2",
+        "pyarrow>=16",
+        "matplotlib>=3.9",
+        "safetensors>=0.5",
+        "filelock>=3.13",
+        "rich>=13.7",
+    ],
+    extras_require={
+        "test": ["pytest>=8"],
+        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+        "policies": ["stable-baselines3>=2.6"],
+    },
+)
