@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="persim-lightning",
     version="0.1.0",
-    description="Personalised simulators of heterogeneous agents from one trajectory each (PerSim) on PyTorch Lightning",
+    description="Personalised simulators of many agents from one trajectory each: PerSim on Lightning",
     long_description=Path(__file__).with_name("README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",

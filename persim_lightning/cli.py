@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import netrc
 import os
 import sys
 import time
@@ -58,7 +59,7 @@ class OneLineParser(LightningArgumentParser):
 
 
 class FitCLI(LightningCLI):
-    """Parses a YAML with sections `data`, `model` and `trainer`, and builds loggers and callbacks around a run folder."""
+    """Parses a YAML of `data`, `model` and `trainer`; builds loggers and callbacks around a run folder."""
 
     run_dir: Path
 
@@ -104,7 +105,9 @@ class FitCLI(LightningCLI):
             chosen = checkpoint.resolve().parent.parent
         elif given is None:
             if "WORLD_SIZE" in os.environ:
-                raise ConfigurationError("give --run_dir: processes started by torchrun or SLURM must agree on a folder")
+                raise ConfigurationError(
+                    "give --run_dir: processes started by torchrun or SLURM must agree on a folder"
+                )
             name = f"{self.config.data.env}-{self.config.data.dataset}"
             chosen = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
         else:
@@ -145,8 +148,7 @@ class FitCLI(LightningCLI):
         if mode == "disabled":
             return [csv]
         if mode == "auto":
-            key = wandb.api.api_key
-            mode = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+            mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         environment = self.config.data.env
         return [
             csv,
@@ -156,9 +158,19 @@ class FitCLI(LightningCLI):
                 group=f"{environment}-{self.config.data.dataset}",
                 save_dir=self.run_dir,
                 offline=mode != "online",
-                settings=wandb.Settings(silent=True, console="off"),
+                settings=wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off"),
             ),
         ]
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find an API key, without asking it: it might prompt, or use the network."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
 
 
 @contextlib.contextmanager
@@ -225,12 +237,15 @@ def _train(cli: FitCLI) -> Path:
 
 def _report(cli: FitCLI, seconds: float) -> None:
     console = Console()
-    [rollouts] = [callback for callback in cli.trainer.callbacks if isinstance(callback, RolloutScores)]
+    callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
+    [rollouts] = [callback for callback in callbacks if isinstance(callback, RolloutScores)]
     if rollouts.scores is None:
         console.print("no test trajectories (data.test_path): rollouts were not scored")
     else:
         test = cli.datamodule.test_trajectories
-        console.print(prediction_table(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories"))
+        console.print(
+            prediction_table(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
+        )
     console.print(
         f"trained {cli.datamodule.num_agents} agents in {seconds:.0f} s; everything is in {cli.run_dir}", soft_wrap=True
     )

@@ -66,7 +66,7 @@ class LatentFactors(pl.Callback):
         if data.agents_path is not None:
             names, covariates = load_covariates(data.agents_path, data.agent_ids)
         points, share = principal_plane(factors)
-        columns = ["agent", "pc1", "pc2", *(f"u{index}" for index in range(factors.shape[-1])), *names]
+        columns: list[str | int] = ["agent", "pc1", "pc2", *(f"u{index}" for index in range(factors.shape[-1])), *names]
         rows = [
             [label, *points[row].tolist(), *factors[0, row].tolist(), *covariates[row].tolist()]
             for row, label in enumerate(data.agent_ids)

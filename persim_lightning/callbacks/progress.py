@@ -23,10 +23,17 @@ class EpochProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._start = time.monotonic()
         if trainer.is_global_zero and self._console.is_terminal:
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs, loss {task.fields[loss]}"))
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("epochs, loss {task.fields[loss]}"),
+            )
             self._progress = Progress(*columns, TimeRemainingColumn(), console=self._console, transient=True)
             self._progress.start()
-            self._task = self._progress.add_task("", total=trainer.max_epochs, loss="-", completed=trainer.current_epoch)
+            self._task = self._progress.add_task(
+                "", total=trainer.max_epochs, loss="-", completed=trainer.current_epoch
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:

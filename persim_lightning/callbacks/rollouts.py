@@ -105,8 +105,10 @@ class RolloutScores(pl.Callback):
     def _write(self, trainer: pl.Trainer, test: Trajectories, scores: PredictionScores) -> None:
         records = scores.to_records(test.agent_ids)
         write_json(records, self._folder / "prediction.json")
-        write_json({"horizons": HORIZONS, "agents": test.agent_ids, "history": self._history}, self._folder / "rollout_r2.json")
-        columns = list(records[0])
+        write_json(
+            {"horizons": HORIZONS, "agents": test.agent_ids, "history": self._history}, self._folder / "rollout_r2.json"
+        )
+        columns: list[str | int] = list(records[0])
         rows = [list(record.values()) for record in records]
         log_to_wandb(trainer, "prediction", wandb.Table(columns=columns, data=rows))
         if self._history:

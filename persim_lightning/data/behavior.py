@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Protocol
 
@@ -101,10 +102,9 @@ def packaged_policy_info(name: str) -> dict[str, object]:
 
 def test_policy(environment: Environment) -> Policy:
     """The policy of the test trajectories: one that does the task, acting randomly in 10 % of the steps."""
-    policies = {
+    policies: dict[str, Callable[[], Policy]] = {
         "mountaincar": PumpPolicy,
         "cartpole": BalancePolicy,
         "halfcheetah": lambda: NetworkPolicy.load_packaged("halfcheetah_test"),
     }
-    policy: Policy = policies[environment.name]()
-    return EpsilonPolicy(policy, environment, epsilon=0.1)
+    return EpsilonPolicy(policies[environment.name](), environment, epsilon=0.1)

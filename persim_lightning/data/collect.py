@@ -66,20 +66,21 @@ def collect(
             break
     state, action = torch.stack(states, dim=1), torch.stack(actions, dim=1)
     # Row t of a copy exists for t <= length, its action for t < length.
-    t = torch.arange(state.shape[1])
-    exists = t <= length[:, None]
+    step = torch.arange(state.shape[1])
+    exists = step <= length[:, None]
     columns: dict[str, pa.Array] = {
         "copy": pa.array(torch.arange(copies, dtype=torch.int32)[:, None].expand_as(exists)[exists].numpy()),
-        "t": pa.array(t.int().expand_as(exists)[exists].numpy()),
+        "t": pa.array(step.int().expand_as(exists)[exists].numpy()),
     }
     for index, name in enumerate(environment.state_names):
         columns[name] = pa.array(state[..., index][exists].numpy())
-    last = (t == length[:, None])[exists].numpy()
+    at_end = step == length[:, None]
+    last = at_end[exists].numpy()
     action = torch.cat((action, torch.zeros_like(action[:, :1])), dim=1)[exists]
     values = action.numpy().astype(np.int8)[:, None] if environment.num_actions is not None else action.numpy()
     for index, name in enumerate(environment.action_names):
         columns[name] = pa.array(values[:, index], mask=last)
-    columns["terminated"] = pa.array((ended[:, None] & (t == length[:, None]))[exists].numpy())
+    columns["terminated"] = pa.array((ended[:, None] & at_end)[exists].numpy())
     return pa.table(columns)
 
 
@@ -92,7 +93,9 @@ def collect_training(environment: Environment, dataset: str, covariates: Tensor,
         If there is no data set of that name.
     """
     if dataset not in DATASETS:
-        raise ConfigurationError(f"unknown dataset '{dataset}' for {environment.name}: choose from {', '.join(DATASETS)}")
+        raise ConfigurationError(
+            f"unknown dataset '{dataset}' for {environment.name}: choose from {', '.join(DATASETS)}"
+        )
     policy = RandomPolicy(environment)
     table = collect(environment, policy, covariates, environment.max_steps, seed, f"collecting {environment.name}")
     return table.rename_columns(["agent", *table.column_names[1:]])

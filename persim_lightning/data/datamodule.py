@@ -56,7 +56,9 @@ class ChunkedBatches:
         world_size: int = 1,
     ) -> None:
         if batch_size % world_size:
-            raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
+            raise ConfigurationError(
+                f"batch_size {batch_size} must be a multiple of the number of processes {world_size}"
+            )
         self._trajectories, self._rows, self._row_agent = trajectories, rows, trajectories.row_agent()
         self._batch_size, self._members, self._seed, self._epoch = batch_size, members, seed, epoch
         self._rank, self._world_size = rank, world_size
@@ -148,9 +150,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         for given in (path, test_path, agents_path):
             if given is not None and not given.is_file():
                 raise ConfigurationError(f"{given}: no such file")
-        self.schema = Schema(
-            self.environment.state_names, self.environment.action_names, self.environment.num_actions
-        )
+        self.schema = Schema(self.environment.state_names, self.environment.action_names, self.environment.num_actions)
         self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
         self._path, self._test_path, self._agents_path = path, test_path, agents_path
         self._batch_size, self._val_fraction = batch_size, val_fraction
@@ -252,7 +252,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
             self._on_device,
             self._split[0].to(trainer.strategy.root_device),
             batch_size=self.batch_size,
-            members=trainer.lightning_module.members,
+            members=self._members(trainer),
             # The training seed, not the data's; broadcast, so that ranks agree even where nobody has seeded.
             seed=trainer.strategy.broadcast(torch.initial_seed()) % 2**40,
             epoch=lambda: trainer.current_epoch,
@@ -267,4 +267,10 @@ class TrajectoryDataModule(pl.LightningDataModule):
         if not len(rows):
             return []
         share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)
-        return ValidationBatches(self._on_device, share, trainer.lightning_module.members)
+        return ValidationBatches(self._on_device, share, self._members(trainer))
+
+    @staticmethod
+    def _members(trainer: pl.Trainer) -> int:
+        members = trainer.lightning_module.members
+        assert isinstance(members, int)
+        return members

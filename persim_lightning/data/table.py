@@ -234,7 +234,9 @@ class _Checker:
         gap = np.r_[False, inside & (step != 1)]
         if gap.any():
             row = np.flatnonzero(gap)[0]
-            self._fail(self._schema.time, gap, f"step {time[row]} follows step {time[row - 1]}: steps must be consecutive")
+            self._fail(
+                self._schema.time, gap, f"step {time[row]} follows step {time[row - 1]}: steps must be consecutive"
+            )
 
     def lengths(self, starts: np.ndarray, offsets: np.ndarray) -> None:
         single = np.zeros(len(self.order), dtype=bool)

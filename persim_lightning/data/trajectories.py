@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from persim_lightning.types import Statistics, Schema, Transitions
+from persim_lightning.types import Schema, Statistics, Transitions
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Trajectories:
         return self.offsets.diff()
 
     def to(self, device: torch.device) -> Trajectories:
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
     def row_agent(self) -> Tensor:
@@ -83,7 +86,7 @@ class Trajectories:
         return (step < head_end).nonzero()[:, 0], ((step >= head_end) & (step < end)).nonzero()[:, 0]
 
     def transitions(self, rows: Tensor, row_agent: Tensor) -> Transitions:
-        """Transitions that start in `rows`, an index of any shape; `row_agent` is :meth:`row_agent`, kept by the caller."""
+        """Transitions that start in `rows`, an index of any shape; `row_agent` as from :meth:`row_agent`."""
         return Transitions(row_agent[rows], self.state[rows], self.action[rows], self.delta[rows])
 
     def statistics(self, rows: Tensor) -> Statistics:

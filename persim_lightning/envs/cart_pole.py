@@ -35,7 +35,7 @@ def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
     -------
     Tensor, shape (..., 4)
     """
-    position, velocity, angle, spin = states.unbind(-1)
+    _, velocity, angle, spin = states.unbind(-1)
     magnitude, length = covariates.unbind(-1)
     force = (2 * actions - 1) * magnitude
     sin, cos = torch.sin(angle), torch.cos(angle)

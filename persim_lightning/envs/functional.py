@@ -18,7 +18,9 @@ class FunctionalBatch:
         Initial states.
     """
 
-    def __init__(self, dynamics: Callable[[Tensor, Tensor, Tensor], Tensor], covariates: Tensor, states: Tensor) -> None:
+    def __init__(
+        self, dynamics: Callable[[Tensor, Tensor, Tensor], Tensor], covariates: Tensor, states: Tensor
+    ) -> None:
         self._dynamics = dynamics
         self._covariates = covariates
         self.states = states

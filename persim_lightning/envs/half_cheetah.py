@@ -93,7 +93,7 @@ class HalfCheetahEnv(GymHalfCheetah):
         self._forward_velocity = 0.0
         return super().reset_model()
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
         x_before = self.data.qpos[0]
         self.do_simulation(action, self.frame_skip)
         self._forward_velocity = float(self.data.qpos[0] - x_before) / self.dt

@@ -31,7 +31,9 @@ def sample_population(environment: Environment, num_agents: int, seed: int) -> T
     """
     test = torch.tensor(environment.test_agents, dtype=torch.float64)
     if num_agents < len(test):
-        raise ConfigurationError(f"a population holds the {len(test)} test agents, so num_agents={num_agents} is too few")
+        raise ConfigurationError(
+            f"a population holds the {len(test)} test agents, so num_agents={num_agents} is too few"
+        )
     low = torch.tensor([covariate.low for covariate in environment.covariates], dtype=torch.float64)
     high = torch.tensor([covariate.high for covariate in environment.covariates], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ HORIZONS = (1, 5, 10, 25, 50)
 
 
 class HorizonR2(Metric):
-    """R² at single horizons, per agent: one minus squared error over variance, both summed over coordinates and episodes.
+    """R² at single horizons per agent: 1 - squared error / variance, each summed over coordinates and episodes.
 
     Pooling over episodes is what makes h = 1 meaningful, where an episode alone has no variance.
 

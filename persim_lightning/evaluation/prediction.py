@@ -116,8 +116,9 @@ class PredictionMetric(Metric):
     full_state_update = False
     rmse: Tensor
     r2: Tensor
-    status: Tensor
-    updates: Tensor
+    scored: Tensor
+    short: Tensor
+    diverged: Tensor
 
     def __init__(self, agent: Tensor, num_agents: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from persim_lightning.models.encoders import MemberEmbedding
 from persim_lightning.models.rollout import rollout
 
 if TYPE_CHECKING:
@@ -47,10 +48,10 @@ class AgentSimulator(nn.Module):
         # (M, inputs, D, R_state): scaling the columns by delta_rms makes the output raw.
         scale = simulator.delta_rms[:, None]
         weight, bias = weight.unflatten(-1, shape) * scale, bias.unflatten(-1, shape) * scale
-        if simulator.is_discrete:
+        if isinstance(simulator.action_encoder, MemberEmbedding):
             actions = simulator.action_encoder.table()
         else:
-            rank = simulator.action_encoder.mlp.skip.weight.shape[-1]
+            rank = simulator.ranks.action
             actions = torch.eye(rank, device=factor.device, dtype=factor.dtype).expand(len(factor), rank, rank)
         # Coefficients are linear in the action factor, so unit vectors give the matrix (M, A or R_action, R_state).
         coefficients = simulator.factorization.coefficients(factor[:, None].expand(-1, actions.shape[1], -1), actions)

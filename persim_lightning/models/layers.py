@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -34,8 +35,8 @@ class MemberLinear(nn.Module):
 class SkipMLP(nn.Module):
     """An affine map plus an MLP with GELU activations, for every member; the MLP's output layer starts small.
 
-    Smooth activations (GELU fitted better than SiLU or tanh) and the affine skip matter for dynamics: most of Δs is affine in s, and long rollouts
-    accumulate whatever the hidden layers fail to represent of it.
+    Smooth activations (GELU fitted better than SiLU or tanh) and the affine skip matter for dynamics: most of Δs is
+    affine in s, and long rollouts accumulate whatever the hidden layers fail to represent of it.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class SkipMLP(nn.Module):
         widths = [in_features, *hidden]
         self.skip = MemberLinear(members, in_features, out_features)
         self.hidden = nn.ModuleList(
-            MemberLinear(members, before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
+            MemberLinear(members, before, after) for before, after in itertools.pairwise(widths)
         )
         self.output = MemberLinear(members, widths[-1], out_features) if hidden else None
 

@@ -131,7 +131,9 @@ class PersonalizedSimulator:
             raise
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise SimulatorFileError(f"{folder}: not a readable simulator ({type(error).__name__}: {reason})") from error
+            raise SimulatorFileError(
+                f"{folder}: not a readable simulator ({type(error).__name__}: {reason})"
+            ) from error
         return cls(simulator, values["architecture"], schema, values["agent_ids"])
 
 

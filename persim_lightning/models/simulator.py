@@ -62,11 +62,12 @@ class Simulator(nn.Module):
     ) -> None:
         super().__init__()
         self.bounds = StateBounds(state_dim, clamp_margin)
+        self.ranks = ranks
         self.num_agents, self.state_dim, self.members = num_agents, state_dim, members
         self.num_actions, self.action_dim = num_actions, action_dim
         self.agent_encoder = MemberEmbedding(members, num_agents, ranks.agent, spread=0.0)
         self.state_encoder = StateEncoder(members, state_dim, ranks.state, state_hidden, angles)
-        self.action_encoder: nn.Module = (
+        self.action_encoder: ContinuousActionEncoder | MemberEmbedding = (
             ContinuousActionEncoder(members, action_dim, ranks.action, action_hidden)
             if num_actions is None
             else MemberEmbedding(members, num_actions, ranks.action, spread=_ACTION_SPREAD)

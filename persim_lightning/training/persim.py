@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
@@ -133,7 +134,7 @@ class PerSimModule(pl.LightningModule):
         loss = self.loss(batch).mean()
         self.log("val/loss", loss, on_epoch=True, batch_size=batch.agent.shape[1], sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         if self.trainer.max_epochs is None or self.trainer.max_epochs < 1:
             raise ConfigurationError("trainer.max_epochs must be at least 1: the learning-rate schedule needs an end")
         steps = self.trainer.max_epochs * self.datamodule.steps_per_epoch
