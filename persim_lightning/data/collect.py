@@ -84,18 +84,8 @@ def collect(
     return pa.table(columns)
 
 
-def collect_training(environment: Environment, dataset: str, covariates: Tensor, seed: int) -> pa.Table:
-    """The offline data set: one trajectory for each agent, column `agent`.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no data set of that name.
-    """
-    if dataset not in DATASETS:
-        raise ConfigurationError(
-            f"unknown dataset '{dataset}' for {environment.name}: choose from {', '.join(DATASETS)}"
-        )
+def collect_training(environment: Environment, covariates: Tensor, seed: int) -> pa.Table:
+    """The offline data set under uniformly random actions: one trajectory for each agent, column `agent`."""
     policy = RandomPolicy(environment)
     table = collect(environment, policy, covariates, environment.max_steps, seed, f"collecting {environment.name}")
     return table.rename_columns(["agent", *table.column_names[1:]])
@@ -134,15 +124,21 @@ def ensure_dataset(root: Path, environment: Environment, dataset: str, num_agent
     """Collect whatever is missing of a data set; safe when several processes call it at once.
 
     Every table is written whole or not at all, and a lock lets the first caller collect while the others wait.
-    """
-    paths = DatasetPaths(root, environment, dataset, num_agents, seed)
 
-    def make_training() -> pa.Table:
-        return collect_training(environment, dataset, covariates, seed)
+    Raises
+    ------
+    ConfigurationError
+        If there is no data set of that name, or the population is too small.
+    """
+    if dataset not in DATASETS:
+        raise ConfigurationError(
+            f"unknown dataset '{dataset}' for {environment.name}: choose from {', '.join(DATASETS)}"
+        )
+    paths = DatasetPaths(root, environment, dataset, num_agents, seed)
 
     makers: dict[Path, Callable[[], pa.Table]] = {
         paths.agents: lambda: agents_table(environment, covariates),
-        paths.train: make_training,
+        paths.train: lambda: collect_training(environment, covariates, seed),
         paths.test: lambda: collect_test(environment, TEST_EPISODES, seed + 1_000_000),
     }
     if all(path.is_file() for path in makers):

@@ -107,7 +107,7 @@ class HalfCheetahEnv(GymHalfCheetah):
 class HalfCheetahBatch:
     """One cheetah per row, each with its own covariates, stepped together.
 
-    Stepping follows :class:`HalfCheetahEnv` to the last bit; initial states are drawn from `seed`.
+    Stepping follows :class:`HalfCheetahEnv`; initial states are drawn from `seed`.
 
     Parameters
     ----------

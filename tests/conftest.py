@@ -1,0 +1,73 @@
+"""Small tables and simulators that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from persim_lightning.data.table import write_table
+from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.personalized import build_simulator
+from persim_lightning.models.simulator import Simulator
+from persim_lightning.types import Schema
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def schema() -> Schema:
+    return Schema(state=("position", "velocity"), action=("action",), num_actions=3)
+
+
+@pytest.fixture
+def columns() -> dict[str, list]:
+    """Two agents, three rows each; the last row of an agent has no action."""
+    return {
+        "agent": [0, 0, 0, 7, 7, 7],
+        "t": [0, 1, 2, 0, 1, 2],
+        "position": [0.0, 0.1, 0.3, 1.0, 1.5, 1.25],
+        "velocity": [0.1, 0.2, 0.3, 0.5, -0.25, 0.0],
+        "action": [0, 2, None, 1, 1, None],
+        "terminated": [False, False, True, False, False, False],
+    }
+
+
+@pytest.fixture
+def table_path(tmp_path: Path, columns: dict[str, list]) -> Path:
+    path = tmp_path / "table.parquet"
+    write_table(pa.table(columns), path)
+    return path
+
+
+def random_simulator(kind: str, num_actions: int | None, clamp_margin: float | None = None) -> Simulator:
+    """An untrained simulator whose every parameter is random, so that no term hides behind a zero."""
+    torch.manual_seed(3)
+    ranks = Ranks(4, 4, 4) if kind == "cp" else Ranks(2, 4, 3)
+    simulator = build_simulator(
+        {
+            "num_agents": 6,
+            "state_dim": 3,
+            "action_dim": 2 if num_actions is None else 1,
+            "num_actions": num_actions,
+            "members": 3,
+            "ranks": list(ranks),
+            "factorization": kind,
+            "state_hidden": [8, 7],
+            "action_hidden": [5],
+            "angles": [1],
+            "clamp_margin": clamp_margin,
+        }
+    )
+    with torch.no_grad():
+        for parameter in simulator.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        simulator.delta_rms.copy_(torch.tensor([0.5, 2.0, 0.1]))
+        simulator.bounds.set_range(torch.full((3,), -0.5), torch.full((3,), 0.5))
+    return simulator
+
+
+def random_actions(num_actions: int | None, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, 2) if num_actions is None else torch.randint(num_actions, shape)

@@ -1,0 +1,188 @@
+"""Every fast path of the simulator against a slow, obvious one."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorly as tl
+import torch
+
+from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError
+from persim_lightning.models.factorization import Ranks, build_factorization, to_dense
+from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.types import Schema
+from tests.conftest import random_actions, random_simulator
+
+KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
+
+
+def predict_one(simulator, member, agent, state, action):
+    """Δs by the formula, one number at a time: Σ G_ijk u_i v_j w_k."""
+    members = simulator.members
+    u = simulator.agent_encoder(torch.full((members, 1), agent))[member, 0]
+    v = simulator.state_encoder(state.expand(members, 1, -1))[member, 0]
+    w = simulator.action_encoder(action.expand(members, 1, *action.shape))[member, 0]
+    out = torch.zeros(simulator.state_dim)
+    for d in range(simulator.state_dim):
+        if hasattr(simulator.factorization, "core"):
+            core = simulator.factorization.core[member]
+            for i in range(len(u)):
+                for j in range(v.shape[1]):
+                    for k in range(len(w)):
+                        out[d] += core[i, j, k] * u[i] * v[d, j] * w[k]
+        else:
+            for rank in range(len(u)):
+                out[d] += u[rank] * v[d, rank] * w[rank]
+    return out * simulator.delta_rms
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_forward_is_the_sum_of_products(kind, num_actions):
+    simulator = random_simulator(kind, num_actions)
+    agents = torch.randint(6, (3, 5))
+    states, actions = torch.randn(3, 5, 3), random_actions(num_actions, 3, 5)
+    predicted = simulator(agents, states, actions)
+    for member in range(3):
+        for row in range(5):
+            expected = predict_one(
+                simulator, member, int(agents[member, row]), states[member, row], actions[member, row]
+            )
+            torch.testing.assert_close(predicted[member, row], expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_tensorly_tensor_equals_the_ensemble_mean(kind, num_actions):
+    simulator = random_simulator(kind, num_actions)
+    agents, states = torch.tensor([5, 0, 2]), torch.randn(4, 3)
+    actions = torch.arange(4) if num_actions else torch.randn(7, 2)
+    tensor = simulator.as_tensor(agents, states, actions)
+    assert isinstance(tensor, tl.cp_tensor.CPTensor if kind == "cp" else tl.tucker_tensor.TuckerTensor)
+    dense = to_dense(tensor).reshape(3, 4, 3, len(actions))
+    for i, agent in enumerate(agents):
+        for j, state in enumerate(states):
+            for k, action in enumerate(actions):
+                predicted = simulator(
+                    agent.expand(3, 1), state.expand(3, 1, 3), action.expand(3, 1, *action.shape)
+                ).mean(0)[0]
+                np.testing.assert_allclose(dense[i, j, :, k], predicted, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("margin", [None, 0.1])
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_personalised_simulator_equals_the_plain_path(kind, num_actions, margin):
+    simulator = random_simulator(kind, num_actions, margin)
+    states, actions = torch.randn(9, 3), random_actions(num_actions, 9, 6)
+    for agent in (0, 5):
+        one_step = simulator.step(torch.full((9,), agent), states.expand(3, 9, 3), actions[:, 0])
+        personal = simulator.personalize(agent)
+        torch.testing.assert_close(personal.step(states.expand(3, 9, 3), actions[:, 0]), one_step, atol=1e-5, rtol=1e-5)
+    # Long rollouts of a random network amplify rounding, so they are compared in float64.
+    simulator, states, actions = (
+        simulator.double(),
+        states.double(),
+        actions.double() if num_actions is None else actions,
+    )
+    for agent in (0, 5):
+        plain = simulator.rollout(torch.full((9,), agent), states, actions)
+        rolled = simulator.personalize(agent).rollout(states, actions)
+        torch.testing.assert_close(rolled, plain, atol=1e-5, rtol=1e-9)
+
+
+@torch.no_grad()
+def test_rollout_keeps_members_apart():
+    simulator = random_simulator("cp", 4)
+    agents, states, actions = torch.tensor([1, 4]), torch.randn(2, 3), torch.randint(4, (2, 5))
+    rolled = simulator.rollout(agents, states, actions)
+    assert rolled.shape == (3, 2, 6, 3)
+    for member in range(3):
+        for row in range(2):
+            state = states[row]
+            for h in range(5):
+                state = state + predict_one(simulator, member, int(agents[row]), state, actions[row, h])
+                torch.testing.assert_close(rolled[member, row, h + 1], state, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_clamp_keeps_states_in_the_recorded_range():
+    agents, states, actions = torch.tensor([1]), torch.zeros(1, 3), torch.randint(4, (1, 30))
+    free = random_simulator("cp", 4).rollout(agents, states, actions)
+    clamped = random_simulator("cp", 4, clamp_margin=0.25).rollout(agents, states, actions)
+    assert free.abs().max() > 0.75
+    assert clamped.abs().max() <= 0.75
+
+
+def test_agents_start_as_copies_of_one_another():
+    encoder = random_simulator("cp", 4).agent_encoder
+    fresh = type(encoder)(2, 7, 3, spread=0.0)
+    assert torch.equal(fresh.table(), torch.ones(2, 7, 3))
+
+
+def test_unknown_factorisation_and_unequal_cp_ranks():
+    with pytest.raises(ConfigurationError, match="choose cp or tucker"):
+        build_factorization("svd", 1, Ranks(2, 2, 2))
+    with pytest.raises(ConfigurationError, match="one rank"):
+        build_factorization("cp", 1, Ranks(2, 3, 2))
+
+
+def personalized(kind="cp", num_actions=4):
+    simulator = random_simulator(kind, num_actions)
+    encoder = simulator.state_encoder
+    architecture = {
+        "num_agents": 6,
+        "state_dim": 3,
+        "action_dim": simulator.action_dim,
+        "num_actions": num_actions,
+        "members": 3,
+        "ranks": list(simulator.ranks),
+        "factorization": kind,
+        "state_hidden": [8, 7],
+        "action_hidden": [5],
+        "angles": encoder.angles,
+        "clamp_margin": None,
+    }
+    names = ("action",) if num_actions else ("a", "b")
+    schema = Schema(("x", "y", "z"), names, num_actions)
+    return PersonalizedSimulator(simulator, architecture, schema, ["ann", "bob", "cy", "di", "ed", "flo"])
+
+
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_saved_simulator_loads_alone_and_predicts_the_same(tmp_path, kind, num_actions):
+    original = personalized(kind, num_actions)
+    original.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["simulator.json", "simulator.safetensors"]
+    loaded = PersonalizedSimulator.load(tmp_path)
+    state, actions = torch.randn(3), random_actions(num_actions, 6)
+    assert np.array_equal(loaded.rollout("cy", state, actions), original.rollout("cy", state, actions))
+    assert loaded.schema == original.schema
+
+
+def test_rollout_by_id_is_that_agents(tmp_path):
+    one = personalized()
+    state, actions = torch.randn(3), torch.randint(4, (6,))
+    expected = one.simulator.rollout(torch.tensor([4]), state[None], actions[None])[:, 0]
+    assert np.array_equal(one.rollout("ed", state, actions), expected)
+    with pytest.raises(PersimError, match="unknown agent 'zoe'"):
+        one.rollout("zoe", state, actions)
+    with pytest.raises(PersimError, match=r"must have \(3,\)"):
+        one.rollout("ed", state[:2], actions)
+    with pytest.raises(PersimError, match=r"must have \(H,\)"):
+        one.rollout("ed", state, actions[:, None])
+
+
+def test_damaged_or_missing_simulator_files(tmp_path):
+    with pytest.raises(SimulatorFileError, match="no such file"):
+        PersonalizedSimulator.load(tmp_path)
+    personalized().save(tmp_path)
+    description = tmp_path / "simulator.json"
+    values = json.loads(description.read_text())
+    for change in ({"format": 99}, {"architecture": {**values["architecture"], "members": 2}}, {"schema": {}}):
+        description.write_text(json.dumps({**values, **change}))
+        with pytest.raises(SimulatorFileError):
+            PersonalizedSimulator.load(tmp_path)
+    description.write_text(json.dumps(values))
+    (tmp_path / "simulator.safetensors").write_bytes(b"\x00" * 40)
+    with pytest.raises(SimulatorFileError, match="not a readable simulator"):
+        PersonalizedSimulator.load(tmp_path)

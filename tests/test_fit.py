@@ -1,0 +1,254 @@
+"""The fit command as users run it: every YAML, resuming after a kill, two processes, W&B offline, and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from wandb.proto import wandb_internal_pb2
+from wandb.sdk.internal.datastore import DataStore
+
+from tests.conftest import ROOT
+
+SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2"]
+
+
+def environment():
+    """No W&B account, no network use, nothing inherited from another fit."""
+    hidden = ("WANDB", "PERSIM", "NETRC")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return {**kept, "NETRC": os.devnull, "HOME": kept.get("HOME", "/"), "OMP_NUM_THREADS": "1"}
+
+
+def command(tmp_path, config, *options):
+    name = f"conf/{config}.yaml"
+    return [
+        *(sys.executable, str(ROOT / "tools/fit.py"), "--config", str(ROOT / name)),
+        *("--data.root", str(tmp_path / "data"), "--threads", "1", *SMALL, *options),
+    ]
+
+
+def fit(tmp_path, config, *options, check=True):
+    done = subprocess.run(
+        command(tmp_path, config, *options),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short MountainCar run: folder and what the command printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = fit(folder, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(folder / "run"))
+    return folder / "run", done
+
+
+@pytest.mark.parametrize("config", [path.stem for path in (ROOT / "conf").glob("*.yaml")])
+def test_every_yaml_runs(tmp_path, config):
+    """One epoch on a small population, Tucker this time, through to the printed table."""
+    options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]
+    done = fit(tmp_path, config, "--trainer.max_epochs", "1", "--run_dir", "run", *options)
+    assert "median R²" in done.stdout
+    assert len(json.loads((tmp_path / "run/prediction.json").read_text())) == 5
+
+
+def test_run_folder(finished):
+    run, done = finished
+    assert f"everything is in {run}" in done.stdout.replace("\n", " ")
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "wandb" not in path.parts}
+    assert names >= {
+        "config.yaml",
+        "simulator.safetensors",
+        "simulator.json",
+        "prediction.json",
+        "rollout_r2.json",
+        "latent_factors.json",
+        "provenance.json",
+        "checkpoints/last.ckpt",
+        "figures/rollout_r2.png",
+        "figures/latent_factors.png",
+        "metrics/version_0/metrics.csv",
+    }
+    assert not [name for name in names if Path(name).name.startswith(".")]
+    facts = json.loads((run / "provenance.json").read_text())
+    assert len(facts["data"]["sha256"]) == 64
+    assert facts["seed"] == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["rank"] == 3
+    history = json.loads((run / "rollout_r2.json").read_text())
+    assert history["horizons"] == [1, 5, 10, 25, 50]
+    assert [entry["epoch"] for entry in history["history"]] == [1, 2, 3]
+    latents = json.loads((run / "latent_factors.json").read_text())
+    assert latents["columns"] == ["agent", "pc1", "pc2", "u0", "u1", "u2", "gravity"]
+    assert len(latents["rows"]) == 6
+
+
+def test_checkpoints_need_no_pickle(finished):
+    checkpoint = torch.load(finished[0] / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["rank"] == 3
+
+
+def test_what_an_offline_wandb_run_contains(finished):
+    """Read the run's own record file back: losses, rollout scores, the tables and pictures."""
+    [path] = (finished[0] / "wandb").glob("offline-run-*/run-*.wandb")
+    store = DataStore()
+    store.open_for_scan(str(path))
+    values: dict[str, list] = {}
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        if record.WhichOneof("record_type") == "history":
+            for item in record.history.item:
+                key = item.key or "/".join(item.nested_key)
+                values.setdefault(key, []).append(json.loads(item.value_json))
+    assert len(values["train/loss"]) == 3
+    assert len(values["rollout_r2/agent_0/h50"]) == 3
+    assert values["prediction"][0]["_type"] == "table-file"
+    assert values["prediction"][0]["nrows"] == 5
+    assert values["latent_factors"][0]["nrows"] == 6
+    assert values["figures/latent_factors"][0]["_type"] == "image-file"
+    files = path.parent / "files"
+    for key in ("prediction", "latent_factors", "figures/latent_factors", "figures/rollout_r2"):
+        assert (files / values[key][0]["path"]).stat().st_size > 0
+
+
+def test_evaluate_repeats_the_scores_of_the_fit(finished, tmp_path):
+    run, _ = finished
+    [test] = run.parent.rglob("test.parquet")
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tools/evaluate.py"),
+            "--run",
+            str(run),
+            "--data",
+            str(test),
+            "--out",
+            "scores.json",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "median R²" in done.stdout
+    repeated = json.loads((tmp_path / "scores.json").read_text())
+    for one, other in zip(repeated, json.loads((run / "prediction.json").read_text()), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_same_seed_same_weights_and_another_seed_others(finished, tmp_path):
+    for name, seed in (("same", "0"), ("other", "1")):
+        options = ["--seed_everything", seed, "--run_dir", name, "--wandb", "disabled"]
+        fit(tmp_path, "mountaincar", "--trainer.max_epochs", "3", *options)
+    first = load_file(finished[0] / "simulator.safetensors")
+    same, other = (load_file(tmp_path / name / "simulator.safetensors") for name in ("same", "other"))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["agent_encoder.deviation"], other["agent_encoder.deviation"])
+
+
+def test_resuming_after_a_kill_ends_in_the_same_weights(tmp_path):
+    """SIGKILL in mid-training; the resumed run equals an uninterrupted one to the last bit."""
+    options = ["--trainer.max_epochs", "60", "--wandb", "disabled"]
+    fit(tmp_path, "mountaincar", *options, "--run_dir", "whole")
+    last = tmp_path / "broken/checkpoints/last.ckpt"
+    process = subprocess.Popen(
+        command(tmp_path, "mountaincar", *options, "--run_dir", "broken"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "broken/simulator.safetensors").exists()
+    assert 0 < torch.load(last, weights_only=True)["epoch"] < 59
+    fit(tmp_path, "mountaincar", *options, "--ckpt_path", str(last))
+    whole, resumed = (load_file(tmp_path / name / "simulator.safetensors") for name in ("whole", "broken"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_two_processes_train_and_score_like_one(tmp_path):
+    """DDP over gloo: the same batches shared by two ranks, every test episode scored once."""
+    options = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--wandb", "disabled"]
+    fit(tmp_path, "cartpole", *options, "--run_dir", "one")
+    ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    fit(tmp_path, "cartpole", *options, *ddp, "--run_dir", "two")
+    one, two = (json.loads((tmp_path / name / "prediction.json").read_text()) for name in ("one", "two"))
+    assert [record["scored"] + record["short"] for record in two] == [200] * 5
+    for a, b in zip(one, two, strict=True):
+        assert a["scored"] == b["scored"]
+        assert b["rmse"] == pytest.approx(a["rmse"], rel=1e-3)
+    first, second = (json.loads((tmp_path / name / "rollout_r2.json").read_text()) for name in ("one", "two"))
+    for a, b in zip(first["history"][-1]["r2"], second["history"][-1]["r2"], strict=True):
+        assert b == pytest.approx(a, rel=1e-2, abs=1e-3)
+    one_weights, two_weights = (load_file(tmp_path / name / "simulator.safetensors") for name in ("one", "two"))
+    for name, value in one_weights.items():
+        torch.testing.assert_close(two_weights[name], value, rtol=1e-3, atol=1e-4)
+
+
+def bad_cases():
+    reference = ["--trainer.max_epochs", "1", "--wandb", "disabled"]
+    return {
+        "unknown key": (["--model.rnak", "3"], "rnak"),
+        "rank of zero": (["--model.rank", "0"], "rank"),
+        "missing data file": (["--data.path", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        "columns do not fit": (["--data.path", "wrong.csv"], "wrong.csv: missing column"),
+        "no GPU": (["--trainer.accelerator", "gpu"], "gpu"),
+        "missing checkpoint": (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such file"),
+        "unknown environment": (["--data.env", "walker"], "unknown environment 'walker'"),
+        "unknown dataset": (["--data.dataset", "expert"], "unknown dataset 'expert'"),
+        "no epochs": (["--trainer.max_epochs", "0"], "max_epochs"),
+        "angles outside": (["--model.angles", "[2]"], "angles"),
+    }, reference
+
+
+@pytest.mark.parametrize("case", bad_cases()[0])
+def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, case):
+    cases, common = bad_cases()
+    options, message = cases[case]
+    (tmp_path / "wrong.csv").write_text("patient,day,dose\n1,2,3\n")
+    done = fit(tmp_path, "mountaincar", "--run_dir", "run", *common, *options, check=False)
+    assert done.returncode != 0
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoint_of_another_environment_or_other_settings(finished, tmp_path):
+    last = str(finished[0] / "checkpoints/last.ckpt")
+    common = ["--ckpt_path", last, "--run_dir", "run", "--trainer.max_epochs", "3", "--wandb", "disabled"]
+    done = fit(tmp_path, "cartpole", *common, check=False)
+    assert done.returncode != 0
+    assert "belongs to another environment" in done.stderr.splitlines()[-1]
+    done = fit(tmp_path, "mountaincar", *common, "--model.rank", "4", check=False)
+    assert done.returncode != 0
+    assert "other settings: rank=3 (now 4)" in done.stderr.splitlines()[-1]
+
+
+def test_a_finished_run_is_not_overwritten(finished, tmp_path):
+    run, _ = finished
+    done = fit(tmp_path, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(run), check=False)
+    assert done.returncode != 0
+    assert "holds a run" in done.stderr
