@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import netrc
 import os
+import pickle
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -82,6 +85,8 @@ class FitCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         torch.set_num_threads(self.config.threads)
+        if not (self.config.trainer.max_epochs or 0) > 0:
+            raise ConfigurationError("trainer.max_epochs must be at least 1: the learning-rate schedule needs an end")
         checkpoint = self.config.ckpt_path
         if checkpoint is not None and not checkpoint.is_file():
             raise ConfigurationError(f"--ckpt_path {checkpoint}: no such file")
@@ -186,6 +191,10 @@ def _run_variable() -> Iterator[None]:
 
 def fit(args: list[str] | None = None) -> Path:
     """Run `tools/fit.py` with the given arguments (default: the process's own) and return the run folder."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Lightning 2.6 calls a function of torch 2.13 by its old name at every batch.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
     with _run_variable():
         cli = FitCLI(
             model_class=pl.LightningModule,
@@ -205,6 +214,7 @@ def fit(args: list[str] | None = None) -> Path:
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
+                "log_every_n_steps": 1,
             },
             args=args,
             run=False,
@@ -214,8 +224,24 @@ def fit(args: list[str] | None = None) -> Path:
         return _train(cli)
 
 
+def _check_checkpoint(cli: FitCLI) -> None:
+    """Refuse an unreadable or foreign checkpoint while nothing has been written."""
+    path = cli.config.ckpt_path
+    if path is None:
+        return
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ConfigurationError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
+    try:
+        cli.model.check_checkpoint(checkpoint, cli.datamodule.schema)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
 def _train(cli: FitCLI) -> Path:
     start = time.monotonic()
+    _check_checkpoint(cli)
     run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
     if trainer.is_global_zero:
         with atomic_write(run_dir / "config.yaml") as temporary:

@@ -1,8 +1,11 @@
 """Errors that are the user's to mend. Command lines print them as one line and exit with status 1."""
 
 
-class PersimError(ValueError):
-    """Something in the user's input does not fit; the message says what and where, and what to do."""
+class PersimError(Exception):
+    """Something in the user's input does not fit; the message says what and where, and what to do.
+
+    Not a ValueError: jsonargparse takes those for a failed type check and buries the message.
+    """
 
 
 class TableError(PersimError):

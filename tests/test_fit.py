@@ -14,10 +14,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from wandb.proto import wandb_internal_pb2
-from wandb.sdk.internal.datastore import DataStore
 
 from tests.conftest import ROOT
+from tests.wandb_records import logged_values
 
 SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2"]
 
@@ -107,25 +106,16 @@ def test_checkpoints_need_no_pickle(finished):
 def test_what_an_offline_wandb_run_contains(finished):
     """Read the run's own record file back: losses, rollout scores, the tables and pictures."""
     [path] = (finished[0] / "wandb").glob("offline-run-*/run-*.wandb")
-    store = DataStore()
-    store.open_for_scan(str(path))
-    values: dict[str, list] = {}
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            for item in record.history.item:
-                key = item.key or "/".join(item.nested_key)
-                values.setdefault(key, []).append(json.loads(item.value_json))
+    values = logged_values(path)
     assert len(values["train/loss"]) == 3
     assert len(values["rollout_r2/agent_0/h50"]) == 3
-    assert values["prediction"][0]["_type"] == "table-file"
-    assert values["prediction"][0]["nrows"] == 5
-    assert values["latent_factors"][0]["nrows"] == 6
-    assert values["figures/latent_factors"][0]["_type"] == "image-file"
+    assert values["prediction/_type"] == ["table-file"]
+    assert values["prediction/nrows"] == [5]
+    assert values["latent_factors/nrows"] == [6]
+    assert values["figures/latent_factors/_type"] == ["image-file"]
     files = path.parent / "files"
     for key in ("prediction", "latent_factors", "figures/latent_factors", "figures/rollout_r2"):
-        assert (files / values[key][0]["path"]).stat().st_size > 0
+        assert (files / values[f"{key}/path"][0]).stat().st_size > 0
 
 
 def test_evaluate_repeats_the_scores_of_the_fit(finished, tmp_path):

@@ -232,8 +232,9 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def batch_size(self) -> int:
-        """The configured size, or the number of training transitions if that is smaller."""
-        return min(self._batch_size, len(self._split[0]))
+        """The configured size, or the number of training transitions (shared evenly by ranks) if that is smaller."""
+        rows, ranks = len(self._split[0]), self.trainer.world_size if self.trainer is not None else 1
+        return self._batch_size if self._batch_size <= rows else rows // ranks * ranks
 
     @property
     def steps_per_epoch(self) -> int:

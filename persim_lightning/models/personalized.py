@@ -127,8 +127,6 @@ class PersonalizedSimulator:
             simulator = build_simulator(values["architecture"])
             simulator.load_state_dict(load_file(weights))
             schema = Schema.from_dict(values["schema"])
-        except SimulatorFileError:
-            raise
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise SimulatorFileError(

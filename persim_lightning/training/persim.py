@@ -19,6 +19,13 @@ from persim_lightning.models.personalized import PersonalizedSimulator, build_si
 from persim_lightning.types import Schema, Transitions
 
 
+def _plain(value: Any) -> Any:
+    for kind in (int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
+
+
 class PerSimModule(pl.LightningModule):
     """The PerSim ensemble as a LightningModule.
 
@@ -73,6 +80,8 @@ class PerSimModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        # jsonargparse's restricted numbers are classes of their own, which a weights-only checkpoint cannot hold.
+        self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
         self.automatic_optimization = False
         self.members = members
         self.architecture: dict[str, Any] = {
@@ -135,8 +144,7 @@ class PerSimModule(pl.LightningModule):
         self.log("val/loss", loss, on_epoch=True, batch_size=batch.agent.shape[1], sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        if self.trainer.max_epochs is None or self.trainer.max_epochs < 1:
-            raise ConfigurationError("trainer.max_epochs must be at least 1: the learning-rate schedule needs an end")
+        assert self.trainer.max_epochs is not None
         steps = self.trainer.max_epochs * self.datamodule.steps_per_epoch
         rate = self.hparams["learning_rate"]
         # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
@@ -149,17 +157,30 @@ class PerSimModule(pl.LightningModule):
         checkpoint["schema"] = self._schema.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._schema is not None:
+            self.check_checkpoint(checkpoint, self._schema)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], current: Schema) -> None:
         """Refuse the checkpoint of another table or architecture, before any weight is touched.
+
+        Parameters
+        ----------
+        checkpoint : dict
+            As loaded from the file.
+        current : Schema
+            Schema of the data that training is to go on with.
 
         Raises
         ------
         ConfigurationError
         """
+        if "schema" not in checkpoint:
+            raise ConfigurationError("the checkpoint was not written by this package: it names no schema")
         schema = Schema.from_dict(checkpoint["schema"])
-        if self._schema is not None and schema != self._schema:
+        if schema != current:
             raise ConfigurationError(
                 f"the checkpoint was trained on state {', '.join(schema.state)} and action {', '.join(schema.action)}, "
-                f"but the data has state {', '.join(self._schema.state)}: it belongs to another environment"
+                f"but the data has state {', '.join(current.state)}: it belongs to another environment"
             )
         differing = [
             f"{name}={value!r} (now {self.hparams[name]!r})"

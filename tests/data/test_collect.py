@@ -155,8 +155,13 @@ def test_two_processes_collect_at_once(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="halfway"), atomic_write(path) as temporary:
-        temporary.write_text("new")
-        raise RuntimeError("halfway")
+
+    def write_and_fail():
+        with atomic_write(path) as temporary:
+            temporary.write_text("new")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_and_fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -98,7 +98,7 @@ def test_constant_columns_get_scale_one(columns, schema):
 
 
 def test_missing_files_and_unknown_test_agents(tmp_path, columns):
-    with pytest.raises(ConfigurationError, match="nowhere.parquet: no such file"):
+    with pytest.raises(ConfigurationError, match=r"nowhere\.parquet: no such file"):
         TrajectoryDataModule("mountaincar", path=tmp_path / "nowhere.parquet")
     train, test = tmp_path / "train.parquet", tmp_path / "test.parquet"
     write_table(pa.table(columns), train)
