@@ -153,7 +153,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         self.schema = Schema(self.environment.state_names, self.environment.action_names, self.environment.num_actions)
         self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
         self._path, self._test_path, self._agents_path = path, test_path, agents_path
-        self._batch_size, self._val_fraction = batch_size, val_fraction
+        self._batch_size, self.val_fraction = batch_size, val_fraction
 
     def prepare_data(self) -> None:
         if self._path is None:
@@ -223,7 +223,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
-        return self.trajectories.split_rows(self._val_fraction)
+        return self.trajectories.split_rows(self.val_fraction)
 
     @cached_property
     def statistics(self) -> Statistics:

@@ -145,12 +145,16 @@ class PerSimModule(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.trainer.max_epochs is not None
-        steps = self.trainer.max_epochs * self.datamodule.steps_per_epoch
+        optimizer, scheduler = self.build_optimizer(self.trainer.max_epochs * self.datamodule.steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def build_optimizer(self, steps: int) -> tuple[Adam, OneCycleLR]:
+        """Optimiser and one-cycle schedule for a training of so many steps."""
         rate = self.hparams["learning_rate"]
         # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
         optimizer = Adam(self.parameters(), lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
         scheduler = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return optimizer, scheduler
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None
