@@ -10,7 +10,7 @@ from rich.console import Console
 from persim_lightning.cli import prediction_table
 from persim_lightning.data.collect import DATASETS, ensure_dataset
 from persim_lightning.envs import ENVIRONMENTS, get_environment
-from persim_lightning.evaluation.report import evaluate
+from persim_lightning.evaluation.report import evaluate, without_agents
 from persim_lightning.files import write_json
 from persim_lightning.models.personalized import PersonalizedSimulator
 
@@ -34,10 +34,17 @@ def evaluate_command(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="evaluate.py", description=evaluate_command.__doc__)
     parser.add_argument("--run", required=True, type=Path, help="run folder of tools/fit.py")
     parser.add_argument("--data", required=True, type=Path, help="test trajectories, .parquet or .csv")
-    parser.add_argument("--out", type=Path, help="JSON to write (default: RUN/prediction-NAME.json)")
+    parser.add_argument(
+        "--mean_agent", action="store_true", help="give every agent the population's mean factor, for comparison"
+    )
+    parser.add_argument("--out", type=Path, help="JSON to write (default: RUN/prediction-NAME[-mean-agent].json)")
     given = parser.parse_args(args)
-    records = evaluate(PersonalizedSimulator.load(given.run), given.data)
-    out = given.out or given.run / f"prediction-{given.data.stem}.json"
+    personalized = PersonalizedSimulator.load(given.run)
+    if given.mean_agent:
+        personalized = without_agents(personalized)
+    records = evaluate(personalized, given.data)
+    suffix = "-mean-agent" if given.mean_agent else ""
+    out = given.out or given.run / f"prediction-{given.data.stem}{suffix}.json"
     write_json(records, out)
     Console().print(prediction_table(records, f"50-step rollouts on {given.data.name}"))
     print(f"wrote {out}")

@@ -49,8 +49,6 @@ class Statistics(NamedTuple):
 
     state_mean: Tensor
     state_std: Tensor
-    state_low: Tensor
-    state_high: Tensor
     delta_rms: Tensor
     action_mean: Tensor
     action_std: Tensor

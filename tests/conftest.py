@@ -42,7 +42,7 @@ def table_path(tmp_path: Path, columns: dict[str, list]) -> Path:
     return path
 
 
-def random_simulator(kind: str, num_actions: int | None, clamp_margin: float | None = None) -> Simulator:
+def random_simulator(kind: str, num_actions: int | None, wall: float = torch.inf) -> Simulator:
     """An untrained simulator whose every parameter is random, so that no term hides behind a zero."""
     torch.manual_seed(3)
     ranks = Ranks(4, 4, 4) if kind == "cp" else Ranks(2, 4, 3)
@@ -58,14 +58,13 @@ def random_simulator(kind: str, num_actions: int | None, clamp_margin: float | N
             "state_hidden": [8, 7],
             "action_hidden": [5],
             "angles": [1],
-            "clamp_margin": clamp_margin,
         }
     )
     with torch.no_grad():
         for parameter in simulator.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         simulator.delta_rms.copy_(torch.tensor([0.5, 2.0, 0.1]))
-        simulator.bounds.set_range(torch.full((3,), -0.5), torch.full((3,), 0.5))
+        simulator.walls.set(torch.full((3,), -wall), torch.full((3,), wall))
     return simulator
 
 

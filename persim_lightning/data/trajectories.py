@@ -10,6 +10,8 @@ from torch import Tensor
 
 from persim_lightning.types import Schema, Statistics, Transitions
 
+WALL_CONTACTS = 10
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -89,6 +91,22 @@ class Trajectories:
         """Transitions that start in `rows`, an index of any shape; `row_agent` as from :meth:`row_agent`."""
         return Transitions(row_agent[rows], self.state[rows], self.action[rows], self.delta[rows])
 
+    def walls(self) -> tuple[Tensor, Tensor]:
+        """Bounds at which recorded states pile up.
+
+        A continuous coordinate takes its smallest (largest) value once, unless something stops it there.
+
+        Returns
+        -------
+        low, high : Tensor, shape (D,)
+            The extreme where at least 10 recorded states lie exactly on it, otherwise infinite.
+        """
+        low, high = self.state.amin(0), self.state.amax(0)
+        moves = high > low
+        is_low = ((self.state == low).sum(0) >= WALL_CONTACTS) & moves
+        is_high = ((self.state == high).sum(0) >= WALL_CONTACTS) & moves
+        return torch.where(is_low, low, -torch.inf), torch.where(is_high, high, torch.inf)
+
     def statistics(self, rows: Tensor) -> Statistics:
         """Normalisation constants from the transitions that start in `rows`; constant columns get a scale of one."""
 
@@ -96,13 +114,10 @@ class Trajectories:
             return torch.where(values > 0, values, 1.0).float()
 
         state = self.state[rows].double()
-        reached = state + self.delta[rows]
         action = self.action[rows].double() if self.action.ndim > 1 else state.new_zeros(len(rows), 0)
         return Statistics(
             state_mean=state.mean(0).float(),
             state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
-            state_low=torch.minimum(state, reached).amin(0).float(),
-            state_high=torch.maximum(state, reached).amax(0).float(),
             delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt()),
             action_mean=action.mean(0).float(),
             action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),

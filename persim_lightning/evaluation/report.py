@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from persim_lightning.data.table import load_trajectories
 from persim_lightning.errors import PersimError
 from persim_lightning.evaluation.prediction import EpisodeWindows, PredictionMetric, score_predictions
 from persim_lightning.models.personalized import PersonalizedSimulator
+
+
+def without_agents(personalized: PersonalizedSimulator) -> PersonalizedSimulator:
+    """A copy in which every agent has the population's mean factor: what is lost is what personalisation gives."""
+    copied = copy.deepcopy(personalized)
+    deviation = copied.simulator.agent_encoder.deviation
+    with torch.no_grad():
+        deviation.copy_(deviation.mean(1, keepdim=True).expand_as(deviation))
+    return copied
 
 
 def evaluate(personalized: PersonalizedSimulator, path: Path) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ class AgentSimulator(nn.Module):
     def __init__(self, simulator: Simulator, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
         self.members, self.state_dim, self.is_discrete = simulator.members, simulator.state_dim, simulator.is_discrete
-        self.state_encoder, self.bounds = simulator.state_encoder, simulator.bounds
+        self.state_encoder, self.walls = simulator.state_encoder, simulator.walls
         self.action_encoder = None if simulator.is_discrete else simulator.action_encoder
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
@@ -73,7 +73,7 @@ class AgentSimulator(nn.Module):
 
     def step(self, states: Tensor, actions: Tensor) -> Tensor:
         """Next states: (M, B, D), (B,)|(B, A) -> (M, B, D)."""
-        following: Tensor = self.bounds(states + self(states, actions))
+        following: Tensor = self.walls(states + self(states, actions))
         return following
 
     @torch.no_grad()

@@ -10,10 +10,10 @@ from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor, nn
 
 from persim_lightning.models.agent_simulator import AgentSimulator
-from persim_lightning.models.bounds import StateBounds
 from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
 from persim_lightning.models.factorization import Ranks, build_factorization
 from persim_lightning.models.rollout import rollout
+from persim_lightning.models.walls import Walls
 from persim_lightning.types import Statistics
 
 # Discrete actions need factors that differ from the start; agents must not (see MemberEmbedding).
@@ -39,8 +39,6 @@ class Simulator(nn.Module):
         Hidden widths of the state encoder and of the encoder of continuous actions.
     angles : sequence of int
         State coordinates that are unbounded angles.
-    clamp_margin : float or None
-        Margin of :class:`~persim_lightning.models.bounds.StateBounds`; None leaves predictions free.
     """
 
     delta_rms: Tensor
@@ -58,10 +56,9 @@ class Simulator(nn.Module):
         state_hidden: Sequence[int] = (64, 64),
         action_hidden: Sequence[int] = (64,),
         angles: Sequence[int] = (),
-        clamp_margin: float | None = None,
     ) -> None:
         super().__init__()
-        self.bounds = StateBounds(state_dim, clamp_margin)
+        self.walls = Walls(state_dim)
         self.ranks = ranks
         self.num_agents, self.state_dim, self.members = num_agents, state_dim, members
         self.num_actions, self.action_dim = num_actions, action_dim
@@ -88,7 +85,6 @@ class Simulator(nn.Module):
         self.state_encoder.state_mean.copy_(statistics.state_mean)
         self.state_encoder.state_std.copy_(statistics.state_std)
         self.delta_rms.copy_(statistics.delta_rms)
-        self.bounds.set_range(statistics.state_low, statistics.state_high)
         if isinstance(self.action_encoder, ContinuousActionEncoder):
             self.action_encoder.action_mean.copy_(statistics.action_mean)
             self.action_encoder.action_std.copy_(statistics.action_std)
@@ -118,7 +114,7 @@ class Simulator(nn.Module):
     def step(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
         """Next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
         shared = (self.members, *actions.shape)
-        following: Tensor = self.bounds(states + self(agents.expand(self.members, -1), states, actions.expand(shared)))
+        following: Tensor = self.walls(states + self(agents.expand(self.members, -1), states, actions.expand(shared)))
         return following
 
     @torch.no_grad()

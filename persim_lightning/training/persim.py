@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -49,8 +49,8 @@ class PerSimModule(pl.LightningModule):
         Encoder of continuous actions.
     angles : list of int, optional
         State coordinates that are unbounded angles.
-    clamp_margin : float, optional
-        Keep predicted states within the recorded range widened by this share; null to leave them free.
+    walls : bool
+        Keep predicted states behind walls: extremes of a coordinate at which recorded states pile up.
     learning_rate : float
         Peak of the one-cycle schedule.
     gradient_clip_norm : float
@@ -74,7 +74,7 @@ class PerSimModule(pl.LightningModule):
         action_hidden_width: PositiveInt = 64,
         action_hidden_layers: NonNegativeInt = 1,
         angles: list[int] | None = None,
-        clamp_margin: NonNegativeFloat | None = None,
+        walls: bool = False,
         learning_rate: PositiveFloat = 1e-2,
         gradient_clip_norm: PositiveFloat = 100.0,
     ) -> None:
@@ -95,7 +95,6 @@ class PerSimModule(pl.LightningModule):
             "state_hidden": [hidden_width] * hidden_layers,
             "action_hidden": [action_hidden_width] * action_hidden_layers,
             "angles": angles or [],
-            "clamp_margin": clamp_margin,
         }
         outside = [index for index in angles or [] if not 0 <= index < state_dim]
         if outside:
@@ -111,6 +110,8 @@ class PerSimModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.simulator.set_statistics(self.datamodule.statistics)
+            if self.hparams["walls"]:
+                self.simulator.walls.set(*self.datamodule.trajectories.walls())
             self._schema = self.datamodule.schema
 
     def loss(self, batch: Transitions) -> Tensor:

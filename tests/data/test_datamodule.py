@@ -83,10 +83,19 @@ def test_statistics(data):
     rows, _ = data.split_rows(0.0)
     statistics = data.statistics(rows)
     assert statistics.delta_rms.tolist() == [1.0]
-    assert statistics.state_low.tolist() == [0.0]
-    assert statistics.state_high.tolist() == [35.0]
     assert statistics.state_mean.item() == pytest.approx(data.state[rows].mean().item())
     assert statistics.action_mean.shape == (0,)
+
+
+def test_walls_are_extremes_at_which_states_pile_up():
+    rows = 40
+    position = [max(-1.2, -1.2 + 0.1 * (step - 12)) for step in range(rows)]
+    table = pa.table(
+        {"agent": [0] * rows, "t": list(range(rows)), "x": position, "still": [3.0] * rows, "action": [0] * rows}
+    )
+    low, high = trajectories_from_table(table, Schema(("x", "still"), ("action",), 2), "t").walls()
+    assert low.tolist() == pytest.approx([-1.2, -torch.inf])
+    assert high.tolist() == [torch.inf, torch.inf]
 
 
 def test_constant_columns_get_scale_one(columns, schema):

@@ -70,10 +70,10 @@ def test_tensorly_tensor_equals_the_ensemble_mean(kind, num_actions):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("margin", [None, 0.1])
+@pytest.mark.parametrize("wall", [torch.inf, 0.6])
 @pytest.mark.parametrize(("kind", "num_actions"), KINDS)
-def test_personalised_simulator_equals_the_plain_path(kind, num_actions, margin):
-    simulator = random_simulator(kind, num_actions, margin)
+def test_personalised_simulator_equals_the_plain_path(kind, num_actions, wall):
+    simulator = random_simulator(kind, num_actions, wall)
     states, actions = torch.randn(9, 3), random_actions(num_actions, 9, 6)
     for agent in (0, 5):
         one_step = simulator.step(torch.full((9,), agent), states.expand(3, 9, 3), actions[:, 0])
@@ -106,10 +106,10 @@ def test_rollout_keeps_members_apart():
 
 
 @torch.no_grad()
-def test_clamp_keeps_states_in_the_recorded_range():
+def test_walls_stop_predicted_states():
     agents, states, actions = torch.tensor([1]), torch.zeros(1, 3), torch.randint(4, (1, 30))
     free = random_simulator("cp", 4).rollout(agents, states, actions)
-    clamped = random_simulator("cp", 4, clamp_margin=0.25).rollout(agents, states, actions)
+    clamped = random_simulator("cp", 4, wall=0.75).rollout(agents, states, actions)
     assert free.abs().max() > 0.75
     assert clamped.abs().max() <= 0.75
 
@@ -141,7 +141,6 @@ def personalized(kind="cp", num_actions=4):
         "state_hidden": [8, 7],
         "action_hidden": [5],
         "angles": encoder.angles,
-        "clamp_margin": None,
     }
     names = ("action",) if num_actions else ("a", "b")
     schema = Schema(("x", "y", "z"), names, num_actions)
