@@ -31,7 +31,7 @@ def build(env: str, root: Path, epochs: int) -> tuple[PerSimModule, TrajectoryDa
     torch.set_num_threads(config["threads"])
     data = TrajectoryDataModule(**config["data"], root=root)
     pl.seed_everything(0, verbose=False)
-    sizes = {name: getattr(data, name) for name in ("num_agents", "state_dim", "action_dim", "num_actions")}
+    sizes = {name: getattr(data, name) for name in ("num_agents", "state_dim", "action_dim", "num_actions", "walls")}
     model = PerSimModule(**sizes, **config["model"]["init_args"])
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     precision = config["trainer"].get("precision", "32-true")
@@ -60,11 +60,10 @@ def bare_seconds(env: str, root: Path, epochs: int) -> tuple[float, int]:
     _ = data.trajectories
     start = time.perf_counter()
     model.simulator.set_statistics(data.statistics)
-    rows = data.trajectories.split_rows(data.val_fraction)[0]
     epoch = 0
     loader = ChunkedBatches(
         data.trajectories,
-        rows,
+        data.train_rows,
         batch_size=data.batch_size,
         members=model.members,
         seed=0,

@@ -80,7 +80,7 @@ class FitCLI(LightningCLI):
             help="Weights & Biases; auto is online where an API key is found, offline otherwise. Never asks.",
         )
         parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads; for small networks try 1.")
-        for name in ("num_agents", "state_dim", "action_dim", "num_actions"):
+        for name in ("num_agents", "state_dim", "action_dim", "num_actions", "walls"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:

@@ -54,6 +54,23 @@ class Statistics(NamedTuple):
     action_std: Tensor
 
 
+class WallContacts(NamedTuple):
+    """Walls of a training set: where states pile up, and what they look like there.
+
+    Attributes
+    ----------
+    low, high : Tensor, shape (D,)
+        Position of the wall on either side of a coordinate; infinite where there is none.
+    low_contact, high_contact : Tensor, shape (D, D)
+        Row d: the state on contact with the wall of coordinate d, NaN where a coordinate varies there.
+    """
+
+    low: Tensor
+    high: Tensor
+    low_contact: Tensor
+    high_contact: Tensor
+
+
 @dataclass(frozen=True)
 class Schema:
     """Columns of a table of trajectories, and what they mean.

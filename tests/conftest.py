@@ -12,7 +12,7 @@ from persim_lightning.data.table import write_table
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.personalized import build_simulator
 from persim_lightning.models.simulator import Simulator
-from persim_lightning.types import Schema
+from persim_lightning.types import Schema, WallContacts
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,13 +58,17 @@ def random_simulator(kind: str, num_actions: int | None, wall: float = torch.inf
             "state_hidden": [8, 7],
             "action_hidden": [5],
             "angles": [1],
+            "walls": wall < torch.inf,
         }
     )
     with torch.no_grad():
         for parameter in simulator.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         simulator.delta_rms.copy_(torch.tensor([0.5, 2.0, 0.1]))
-        simulator.walls.set(torch.full((3,), -wall), torch.full((3,), wall))
+        contact = torch.full((3, 3), torch.nan)
+        contact[0, 2] = 0.25
+        bound = torch.full((3,), wall)
+        simulator.walls.set(WallContacts(-bound, bound, contact, contact))
     return simulator
 
 

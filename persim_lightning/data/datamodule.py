@@ -128,6 +128,9 @@ class TrajectoryDataModule(pl.LightningDataModule):
         Transitions in an optimiser step, for every member.
     val_fraction : float
         Share of each trajectory, at its tail, that is kept for validation.
+    walls : bool
+        Treat extremes of a coordinate at which states pile up as walls: transitions that end on one are not trained on,
+        and predictions stop there.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         agents_path: Path | None = None,
         batch_size: PositiveInt = 512,
         val_fraction: float = 0.05,
+        walls: bool = False,
     ) -> None:
         super().__init__()
         self.environment = get_environment(env)
@@ -153,7 +157,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         self.schema = Schema(self.environment.state_names, self.environment.action_names, self.environment.num_actions)
         self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
         self._path, self._test_path, self._agents_path = path, test_path, agents_path
-        self._batch_size, self.val_fraction = batch_size, val_fraction
+        self._batch_size, self._val_fraction, self.walls = batch_size, val_fraction, walls
 
     def prepare_data(self) -> None:
         if self._path is None:
@@ -223,7 +227,16 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
-        return self.trajectories.split_rows(self.val_fraction)
+        train, validation = self.trajectories.split_rows(self._val_fraction)
+        if self.walls:
+            contact = self.trajectories.starts_of_contacts(self.trajectories.walls())
+            train, validation = train[~contact[train]], validation[~contact[validation]]
+        return train, validation
+
+    @property
+    def train_rows(self) -> Tensor:
+        """Rows that start a training transition, shape (T,)."""
+        return self._split[0]
 
     @cached_property
     def statistics(self) -> Statistics:

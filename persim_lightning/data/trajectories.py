@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persim_lightning.types import Schema, Statistics, Transitions
+from persim_lightning.types import Schema, Statistics, Transitions, WallContacts
 
 WALL_CONTACTS = 10
 
@@ -91,21 +91,28 @@ class Trajectories:
         """Transitions that start in `rows`, an index of any shape; `row_agent` as from :meth:`row_agent`."""
         return Transitions(row_agent[rows], self.state[rows], self.action[rows], self.delta[rows])
 
-    def walls(self) -> tuple[Tensor, Tensor]:
-        """Bounds at which recorded states pile up.
+    def walls(self) -> WallContacts:
+        """Walls at which recorded states pile up.
 
-        A continuous coordinate takes its smallest (largest) value once, unless something stops it there.
-
-        Returns
-        -------
-        low, high : Tensor, shape (D,)
-            The extreme where at least 10 recorded states lie exactly on it, otherwise infinite.
+        A continuous coordinate takes its smallest (largest) value once, unless something stops it there: an extreme on
+        which at least 10 states lie exactly is a wall.
         """
-        low, high = self.state.amin(0), self.state.amax(0)
-        moves = high > low
-        is_low = ((self.state == low).sum(0) >= WALL_CONTACTS) & moves
-        is_high = ((self.state == high).sum(0) >= WALL_CONTACTS) & moves
-        return torch.where(is_low, low, -torch.inf), torch.where(is_high, high, torch.inf)
+        sides = []
+        for extreme, free in ((self.state.amin(0), -torch.inf), (self.state.amax(0), torch.inf)):
+            touching = self.state == extreme
+            is_wall = (touching.sum(0) >= WALL_CONTACTS) & ~touching.all(0)
+            contact = torch.full((len(extreme), len(extreme)), torch.nan)
+            for coordinate in is_wall.nonzero()[:, 0].tolist():
+                states = self.state[touching[:, coordinate]]
+                contact[coordinate] = torch.where((states == states[0]).all(0), states[0], torch.nan)
+            sides.append((torch.where(is_wall, extreme, free), contact))
+        (low, low_contact), (high, high_contact) = sides
+        return WallContacts(low, high, low_contact, high_contact)
+
+    def starts_of_contacts(self, walls: WallContacts) -> Tensor:
+        """Rows whose next row lies on a wall, shape (R,), bool: the wall made that state, not free motion."""
+        on_wall = ((self.state == walls.low) | (self.state == walls.high)).any(-1)
+        return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
     def statistics(self, rows: Tensor) -> Statistics:
         """Normalisation constants from the transitions that start in `rows`; constant columns get a scale of one."""

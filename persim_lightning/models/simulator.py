@@ -39,6 +39,8 @@ class Simulator(nn.Module):
         Hidden widths of the state encoder and of the encoder of continuous actions.
     angles : sequence of int
         State coordinates that are unbounded angles.
+    walls : bool
+        Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
     """
 
     delta_rms: Tensor
@@ -56,9 +58,10 @@ class Simulator(nn.Module):
         state_hidden: Sequence[int] = (64, 64),
         action_hidden: Sequence[int] = (64,),
         angles: Sequence[int] = (),
+        walls: bool = False,
     ) -> None:
         super().__init__()
-        self.walls = Walls(state_dim)
+        self.walls = Walls(state_dim, walls)
         self.ranks = ranks
         self.num_agents, self.state_dim, self.members = num_agents, state_dim, members
         self.num_actions, self.action_dim = num_actions, action_dim

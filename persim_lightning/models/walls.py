@@ -5,32 +5,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from persim_lightning.types import WallContacts
+
 
 class Walls(nn.Module):
-    """Clamps states to bounds; infinite bounds, the default, leave them alone.
+    """Stops states at walls: the coordinate is clamped, and what the wall resets takes its value on contact.
 
-    A network's smooth function rounds off the corner where a system hits a wall, and a rollout that passes through one
-    is lost. Where the walls are can be read off the data: see
-    :meth:`persim_lightning.data.trajectories.Trajectories.walls`.
+    A wall breaks low rank (PerSim, Proposition 1, holds for MountainCar without walls) and smoothness, so the network
+    learns free motion only and the contact is applied to its prediction.
 
     Parameters
     ----------
     state_dim : int
+    enabled : bool
+        Without it the module does nothing.
     """
 
     low: Tensor
     high: Tensor
+    low_contact: Tensor
+    high_contact: Tensor
 
-    def __init__(self, state_dim: int) -> None:
+    def __init__(self, state_dim: int, enabled: bool) -> None:
         super().__init__()
+        self.enabled = enabled
         self.register_buffer("low", torch.full((state_dim,), -torch.inf))
         self.register_buffer("high", torch.full((state_dim,), torch.inf))
+        self.register_buffer("low_contact", torch.full((state_dim, state_dim), torch.nan))
+        self.register_buffer("high_contact", torch.full((state_dim, state_dim), torch.nan))
 
-    def set(self, low: Tensor, high: Tensor) -> None:
-        """Take bounds, each of shape (D,), infinite where there is no wall."""
-        self.low.copy_(low)
-        self.high.copy_(high)
+    def set(self, contacts: WallContacts) -> None:
+        """Take the walls of a training set."""
+        for name, value in contacts._asdict().items():
+            getattr(self, name).copy_(value)
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        return states.clamp(self.low, self.high)
+        if not self.enabled:
+            return states
+        stopped = states.clamp(self.low, self.high)
+        for hit, contact in ((states < self.low, self.low_contact), (states > self.high, self.high_contact)):
+            resets = hit.unsqueeze(-1) & ~contact.isnan()
+            values = torch.where(resets, contact, 0.0).sum(-2)
+            stopped = torch.where(resets.any(-2), values, stopped)
+        return stopped

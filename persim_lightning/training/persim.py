@@ -34,8 +34,8 @@ class PerSimModule(pl.LightningModule):
 
     Parameters
     ----------
-    num_agents, state_dim, action_dim, num_actions
-        Sizes; the command line links them from the data.
+    num_agents, state_dim, action_dim, num_actions, walls
+        Sizes of the data, and whether it treats walls apart; the command line links them from the data.
     rank : int
         Rank R of the factorisation (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper).
     factorization : {'cp', 'tucker'}
@@ -49,8 +49,6 @@ class PerSimModule(pl.LightningModule):
         Encoder of continuous actions.
     angles : list of int, optional
         State coordinates that are unbounded angles.
-    walls : bool
-        Keep predicted states behind walls: extremes of a coordinate at which recorded states pile up.
     learning_rate : float
         Peak of the one-cycle schedule.
     gradient_clip_norm : float
@@ -63,6 +61,7 @@ class PerSimModule(pl.LightningModule):
         state_dim: PositiveInt,
         action_dim: PositiveInt,
         num_actions: PositiveInt | None,
+        walls: bool = False,
         rank: PositiveInt = 5,
         factorization: Literal["cp", "tucker"] = "cp",
         rank_agent: PositiveInt | None = None,
@@ -74,7 +73,6 @@ class PerSimModule(pl.LightningModule):
         action_hidden_width: PositiveInt = 64,
         action_hidden_layers: NonNegativeInt = 1,
         angles: list[int] | None = None,
-        walls: bool = False,
         learning_rate: PositiveFloat = 1e-2,
         gradient_clip_norm: PositiveFloat = 100.0,
     ) -> None:
@@ -95,6 +93,7 @@ class PerSimModule(pl.LightningModule):
             "state_hidden": [hidden_width] * hidden_layers,
             "action_hidden": [action_hidden_width] * action_hidden_layers,
             "angles": angles or [],
+            "walls": walls,
         }
         outside = [index for index in angles or [] if not 0 <= index < state_dim]
         if outside:
@@ -111,7 +110,7 @@ class PerSimModule(pl.LightningModule):
         if stage == "fit":
             self.simulator.set_statistics(self.datamodule.statistics)
             if self.hparams["walls"]:
-                self.simulator.walls.set(*self.datamodule.trajectories.walls())
+                self.simulator.walls.set(self.datamodule.trajectories.walls())
             self._schema = self.datamodule.schema
 
     def loss(self, batch: Transitions) -> Tensor:

@@ -88,14 +88,19 @@ def test_statistics(data):
 
 
 def test_walls_are_extremes_at_which_states_pile_up():
-    rows = 40
-    position = [max(-1.2, -1.2 + 0.1 * (step - 12)) for step in range(rows)]
-    table = pa.table(
-        {"agent": [0] * rows, "t": list(range(rows)), "x": position, "still": [3.0] * rows, "action": [0] * rows}
-    )
-    low, high = trajectories_from_table(table, Schema(("x", "still"), ("action",), 2), "t").walls()
-    assert low.tolist() == pytest.approx([-1.2, -torch.inf])
-    assert high.tolist() == [torch.inf, torch.inf]
+    """A car that rests at a wall, then leaves it; its clock never stops, and a constant column is no wall."""
+    position = [-0.9, -1.1, *[-1.2] * 12, -1.1, -0.9]
+    rows = len(position)
+    speed = [-0.1, -0.2, *[0.0] * 12, 0.1, 0.2]
+    columns = {"x": position, "v": speed, "clock": [float(step) for step in range(rows)], "still": [3.0] * rows}
+    table = pa.table({"agent": [0] * rows, "t": list(range(rows)), **columns, "action": [0] * rows})
+    data = trajectories_from_table(table, Schema(tuple(columns), ("action",), 2), "t")
+    walls = data.walls()
+    assert walls.low.tolist() == pytest.approx([-1.2, -torch.inf, -torch.inf, -torch.inf])
+    assert walls.high.tolist() == [torch.inf] * 4
+    assert walls.low_contact[0].tolist() == pytest.approx([-1.2, 0.0, torch.nan, 3.0], nan_ok=True)
+    assert walls.low_contact[1:].isnan().all()
+    assert data.starts_of_contacts(walls).nonzero()[:, 0].tolist() == list(range(1, 13))
 
 
 def test_constant_columns_get_scale_one(columns, schema):

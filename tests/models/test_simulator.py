@@ -106,6 +106,14 @@ def test_rollout_keeps_members_apart():
 
 
 @torch.no_grad()
+def test_contact_with_a_wall_resets_what_it_reset_in_the_data():
+    walls = random_simulator("cp", 4, wall=0.75).walls
+    states = torch.tensor([[-0.8, 0.1, 0.5], [0.0, 0.9, 0.5], [0.9, -2.0, 0.5], [0.1, 0.2, 0.3]])
+    expected = torch.tensor([[-0.75, 0.1, 0.25], [0.0, 0.75, 0.5], [0.75, -0.75, 0.25], [0.1, 0.2, 0.3]])
+    assert torch.equal(walls(states), expected)
+
+
+@torch.no_grad()
 def test_walls_stop_predicted_states():
     agents, states, actions = torch.tensor([1]), torch.zeros(1, 3), torch.randint(4, (1, 30))
     free = random_simulator("cp", 4).rollout(agents, states, actions)
