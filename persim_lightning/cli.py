@@ -48,9 +48,21 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except (PersimError, MisconfigurationException) as error:
-            sys.exit(f"error: {' '.join(str(error).split())}")
+            sys.exit(_one_line(error))
+        except ValueError as error:
+            # jsonargparse wraps whatever a model's constructor raises.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, PersimError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            sys.exit(_one_line(cause))
 
     return wrapped
+
+
+def _one_line(error: BaseException) -> str:
+    return f"error: {' '.join(str(error).split())}"
 
 
 class OneLineParser(LightningArgumentParser):

@@ -2,10 +2,7 @@
 
 
 class PersimError(Exception):
-    """Something in the user's input does not fit; the message says what and where, and what to do.
-
-    Not a ValueError: jsonargparse takes those for a failed type check and buries the message.
-    """
+    """Something in the user's input does not fit; the message says what and where, and what to do."""
 
 
 class TableError(PersimError):
