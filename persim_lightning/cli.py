@@ -7,7 +7,6 @@ import functools
 import logging
 import netrc
 import os
-import pickle
 import sys
 import time
 import warnings
@@ -243,7 +242,7 @@ def _check_checkpoint(cli: FitCLI) -> None:
         return
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file can make the unpickler raise anything
         raise ConfigurationError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     try:
         cli.model.check_checkpoint(checkpoint, cli.datamodule.schema)
@@ -258,9 +257,11 @@ def _train(cli: FitCLI) -> Path:
     if trainer.is_global_zero:
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(cli.parser.dump(cli.config, skip_none=False))
-    trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
-    if trainer.interrupted:
-        raise PersimError(f"interrupted: go on with --ckpt_path {run_dir / 'checkpoints' / 'last.ckpt'}")
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
+    except SystemExit as error:
+        # What Lightning makes of Ctrl-C.
+        raise PersimError(f"interrupted: go on with --ckpt_path {run_dir / 'checkpoints' / 'last.ckpt'}") from error
     trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
     if trainer.is_global_zero:
         seconds = time.monotonic() - start

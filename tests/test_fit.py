@@ -210,6 +210,7 @@ def bad_cases():
         "columns do not fit": (["--data.path", "wrong.csv"], "wrong.csv: missing column"),
         "no GPU": (["--trainer.accelerator", "gpu"], "gpu"),
         "missing checkpoint": (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt: no such file"),
+        "damaged checkpoint": (["--ckpt_path", "damaged.ckpt"], "damaged.ckpt: not a readable checkpoint"),
         "unknown environment": (["--data.env", "walker"], "unknown environment 'walker'"),
         "unknown dataset": (["--data.dataset", "expert"], "unknown dataset 'expert'"),
         "no epochs": (["--trainer.max_epochs", "0"], "max_epochs"),
@@ -222,6 +223,7 @@ def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, case):
     cases, common = bad_cases()
     options, message = cases[case]
     (tmp_path / "wrong.csv").write_text("patient,day,dose\n1,2,3\n")
+    (tmp_path / "damaged.ckpt").write_text("junk")
     done = fit(tmp_path, "mountaincar", "--run_dir", "run", *common, *options, check=False)
     assert done.returncode != 0
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
