@@ -22,6 +22,8 @@ from persim_lightning.envs.environment import Covariate, Environment
 CONTROL_COST = 0.1
 FRAME_SKIP = 5
 RESET_NOISE = 0.1
+# Time, positions, velocities, …, and the solver's warm start: all that the next step depends on.
+STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 JOINTS = ("back_thigh", "back_shin", "back_foot", "front_thigh", "front_shin", "front_foot")
 STATE_NAMES = (
     "x_velocity",
@@ -119,33 +121,44 @@ class HalfCheetahBatch:
 
     def __init__(self, covariates: Tensor, seed: int) -> None:
         base = GymHalfCheetah()
-        self._models, self._data = [], []
+        # One workspace serves all cheetahs: MuJoCo's takes megabytes, a cheetah's state a few hundred bytes.
+        self._data, self._dt = base.data, base.dt
+        self._models = []
+        self._physics = np.empty((len(covariates), mujoco.mj_stateSize(base.model, STATE)))
         rng = np.random.default_rng(seed)
-        for mass, damping in covariates.tolist():
+        for row, (mass, damping) in enumerate(covariates.tolist()):
             model = copy.copy(base.model)
             scale_model(model, mass, damping)
-            data = mujoco.MjData(model)
-            data.qpos[:] = base.init_qpos + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
-            data.qvel[:] = base.init_qvel + RESET_NOISE * rng.standard_normal(model.nv)
-            mujoco.mj_forward(model, data)
             self._models.append(model)
-            self._data.append(data)
-        self._dt = base.dt
-        self.states = self._observe(np.zeros(len(self._data)))
+            mujoco.mj_resetData(model, self._data)
+            self._data.qpos[:] = base.init_qpos + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
+            self._data.qvel[:] = base.init_qvel + RESET_NOISE * rng.standard_normal(model.nv)
+            mujoco.mj_forward(model, self._data)
+            mujoco.mj_getState(model, self._data, self._physics[row], STATE)
+        self.states = self._observe(np.zeros(len(covariates)))
+
+    @property
+    def qpos(self) -> np.ndarray:
+        """Positions (B, 9), the one along the track first; a view that may be written to."""
+        return self._physics[:, 1:10]
+
+    @property
+    def qvel(self) -> np.ndarray:
+        """Velocities (B, 9); a view that may be written to."""
+        return self._physics[:, 10:19]
 
     def _observe(self, forward_velocity: np.ndarray) -> Tensor:
-        qpos = np.stack([data.qpos for data in self._data])
-        qvel = np.stack([data.qvel for data in self._data])
-        return torch.from_numpy(np.concatenate((forward_velocity[:, None], qpos[:, 1:], qvel), axis=1))
+        return torch.from_numpy(np.concatenate((forward_velocity[:, None], self.qpos[:, 1:], self.qvel), axis=1))
 
     def step(self, actions: Tensor) -> Tensor:
         """Apply torques (B, 6) for one control step and return the next states (B, 18), float64."""
-        before = np.array([data.qpos[0] for data in self._data])
-        for model, data, action in zip(self._models, self._data, actions.numpy(), strict=True):
-            data.ctrl[:] = action
-            mujoco.mj_step(model, data, nstep=FRAME_SKIP)
-        after = np.array([data.qpos[0] for data in self._data])
-        self.states = self._observe((after - before) / self._dt)
+        before = self.qpos[:, 0].copy()
+        for model, physics, action in zip(self._models, self._physics, actions.numpy(), strict=True):
+            mujoco.mj_setState(model, self._data, physics, STATE)
+            self._data.ctrl[:] = action
+            mujoco.mj_step(model, self._data, nstep=FRAME_SKIP)
+            mujoco.mj_getState(model, self._data, physics, STATE)
+        self.states = self._observe((self.qpos[:, 0] - before) / self._dt)
         return self.states
 
 

@@ -50,7 +50,7 @@ def test_batch_steps_like_the_stepwise_environment(name):
         env = make(name, agent)
         batch = environment.make_batch(covariates, seed=4)
         # Even the position along the track, which the state leaves out, decides the last bits.
-        x = batch._data[index].qpos[0] if name == "halfcheetah" else 0.0
+        x = batch.qpos[index, 0] if name == "halfcheetah" else 0.0
         set_state(env, name, batch.states[index].numpy(), x)
         for _ in range(60):
             action = random_action(environment, rng)
@@ -93,8 +93,7 @@ def test_every_covariate_changes_the_dynamics(name):
         changed[index] = covariate.low
         batch = environment.make_batch(torch.tensor([default, changed], dtype=torch.float64), seed=0)
         if name == "halfcheetah":
-            for data in batch._data:
-                data.qpos[:], data.qvel[:] = batch._data[0].qpos, batch._data[0].qvel
+            batch.qpos[:], batch.qvel[:] = batch.qpos[0], batch.qvel[0]
         else:
             batch.states = batch.states[[0, 0]]
         rng = np.random.default_rng(2)
