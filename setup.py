@@ -32,6 +32,5 @@ setup(
     extras_require={
         "test": ["pytest>=8"],
         "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
-        "policies": ["stable-baselines3>=2.6"],
     },
 )

@@ -32,6 +32,7 @@ from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
+from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
 
 # Ranks that Lightning launches inherit it, so that all agree on a folder named after the time.
 _RUN_DIR_VARIABLE = "PERSIM_RUN_DIR"
@@ -98,6 +99,8 @@ class FitCLI(LightningCLI):
         torch.set_num_threads(self.config.threads)
         if not (self.config.trainer.max_epochs or 0) > 0:
             raise ConfigurationError("trainer.max_epochs must be at least 1: the learning-rate schedule needs an end")
+        if str(self.config.trainer.precision) in ("16", "16-mixed"):
+            raise ConfigurationError("trainer.precision 16-mixed scales losses, which gradient clipping would not see")
         checkpoint = self.config.ckpt_path
         if checkpoint is not None and not checkpoint.is_file():
             raise ConfigurationError(f"--ckpt_path {checkpoint}: no such file")
@@ -117,8 +120,11 @@ class FitCLI(LightningCLI):
         inherited = os.environ.get(_RUN_DIR_VARIABLE)
         if inherited is not None:
             return Path(inherited)
-        if given is None and checkpoint is not None:
-            chosen = checkpoint.resolve().parent.parent
+        own = None if checkpoint is None else checkpoint.resolve().parent.parent
+        if given is None and own is not None:
+            if checkpoint.resolve().parent.name != "checkpoints" or not (own / "config.yaml").is_file():
+                raise ConfigurationError(f"{checkpoint} does not lie in RUN/checkpoints of a run: give --run_dir")
+            chosen = own
         elif given is None:
             if "WORLD_SIZE" in os.environ:
                 raise ConfigurationError(
@@ -128,10 +134,12 @@ class FitCLI(LightningCLI):
             chosen = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
         else:
             chosen = given
-        if checkpoint is None and (chosen / "config.yaml").exists():
+        last = chosen / "checkpoints" / "last.ckpt"
+        holds_run = last.exists() or (chosen / "simulator.json").exists()
+        # Rank zero decides; by the time that a slow rank looks, the folder may be this run's own.
+        if holds_run and chosen.resolve() != own and int(os.environ.get("RANK", "0")) == 0:
             raise ConfigurationError(
-                f"{chosen} holds a run: choose another --run_dir, or go on with it by "
-                f"--ckpt_path {chosen / 'checkpoints' / 'last.ckpt'}"
+                f"{chosen} holds a run: choose another --run_dir, or go on with it by --ckpt_path {last}"
             )
         os.environ[_RUN_DIR_VARIABLE] = str(chosen.resolve())
         return chosen
@@ -154,17 +162,17 @@ class FitCLI(LightningCLI):
         ]
         configured = self._get(self.config_init, "trainer")["callbacks"] or []
         trainer: pl.Trainer = super().instantiate_trainer(
-            logger=self._loggers(), callbacks=[*own, *configured], **kwargs
+            logger=self._loggers(), plugins=[AtomicCheckpointIO()], callbacks=[*own, *configured], **kwargs
         )
         return trainer
 
     def _loggers(self) -> list[CSVLogger | WandbLogger]:
         csv = CSVLogger(self.run_dir, name="metrics")
         mode = self.config.wandb
-        if mode == "disabled":
-            return [csv]
         if mode == "auto":
             mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+        if mode == "disabled":
+            return [csv]
         environment = self.config.data.env
         return [
             csv,
@@ -184,8 +192,8 @@ def _has_wandb_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
+        return netrc.netrc(os.environ.get("NETRC")).authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
         return False
 
 
@@ -222,6 +230,7 @@ def fit(args: list[str] | None = None) -> Path:
             seed_everything_default=0,
             trainer_defaults={
                 "accelerator": "auto",
+                "devices": 1,
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
                 "num_sanity_val_steps": 0,
@@ -245,28 +254,34 @@ def _check_checkpoint(cli: FitCLI) -> None:
     except Exception as error:  # a damaged file can make the unpickler raise anything
         raise ConfigurationError(f"{path}: not a readable checkpoint ({type(error).__name__})") from error
     try:
-        cli.model.check_checkpoint(checkpoint, cli.datamodule.schema)
+        cli.model.check_checkpoint(checkpoint, cli.datamodule, cli.trainer.max_epochs)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _train(cli: FitCLI) -> Path:
     start = time.monotonic()
-    _check_checkpoint(cli)
     run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
+    data.check()
+    if data.batch_size % trainer.world_size:
+        raise ConfigurationError(f"batch_size {data.batch_size} is no multiple of {trainer.world_size} processes")
+    _check_checkpoint(cli)
+    facts = provenance(str(data.path.resolve()), data.sha256, cli.config.seed_everything)
     if trainer.is_global_zero:
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(cli.parser.dump(cli.config, skip_none=False))
+    last = run_dir / "checkpoints" / "last.ckpt"
     try:
         trainer.fit(model, datamodule=data, ckpt_path=cli.config.ckpt_path, weights_only=True)
     except SystemExit as error:
         # What Lightning makes of Ctrl-C.
-        raise PersimError(f"interrupted: go on with --ckpt_path {run_dir / 'checkpoints' / 'last.ckpt'}") from error
-    trainer.save_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+        advice = f"go on with --ckpt_path {last}" if last.exists() else "no checkpoint was reached, so start again"
+        raise PersimError(f"interrupted: {advice}") from error
+    trainer.save_checkpoint(last)
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
         model.personalized().save(run_dir)
-        write_json(provenance(data.path, cli.config.seed_everything, seconds), run_dir / "provenance.json")
+        write_json({**facts, "seconds": seconds}, run_dir / "provenance.json")
         _report(cli, seconds)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
@@ -278,9 +293,10 @@ def _report(cli: FitCLI, seconds: float) -> None:
     console = Console()
     callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
     [rollouts] = [callback for callback in callbacks if isinstance(callback, RolloutScores)]
-    if rollouts.scores is None:
+    if cli.datamodule.test_trajectories is None:
         console.print("no test trajectories (data.test_path): rollouts were not scored")
     else:
+        assert rollouts.scores is not None
         test = cli.datamodule.test_trajectories
         console.print(
             prediction_table(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,25 +24,20 @@ PACKAGES = (
 )
 
 
-def provenance(data_path: Path, seed: int, seconds: float) -> dict[str, Any]:
+def provenance(data_path: str, data_sha256: str, seed: int) -> dict[str, Any]:
     """Facts that are needed to repeat a run.
 
     Parameters
     ----------
-    data_path : Path
-        Training table; its SHA-256 is taken.
+    data_path, data_sha256 : str
+        Training table and its hash.
     seed : int
-    seconds : float
-        Wall-clock time of training and scoring.
     """
-    with data_path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": seconds,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "seed": seed,
-        "data": {"path": str(data_path.resolve()), "sha256": digest},
+        "data": {"path": data_path, "sha256": data_sha256},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),

@@ -213,6 +213,9 @@ def bad_cases():
         "damaged checkpoint": (["--ckpt_path", "damaged.ckpt"], "damaged.ckpt: not a readable checkpoint"),
         "unknown environment": (["--data.env", "walker"], "unknown environment 'walker'"),
         "unknown dataset": (["--data.dataset", "expert"], "unknown dataset 'expert'"),
+        "test table does not fit": (["--data.test_path", "wrong.csv"], "wrong.csv: missing column"),
+        "agents table does not fit": (["--data.agents_path", "wrong.csv"], "wrong.csv: no column 'agent'"),
+        "loss scaling": (["--trainer.precision", "16-mixed"], "16-mixed"),
         "no epochs": (["--trainer.max_epochs", "0"], "max_epochs"),
         "angles outside": (["--model.angles", "[2]"], "angles"),
     }, reference
@@ -241,6 +244,50 @@ def test_checkpoint_of_another_environment_or_other_settings(finished, tmp_path)
     done = fit(tmp_path, "mountaincar", *common, "--model.rank", "4", check=False)
     assert done.returncode != 0
     assert "other settings: rank=3 (now 4)" in done.stderr.splitlines()[-1]
+
+
+def test_a_run_goes_on_only_as_it_began(finished, tmp_path):
+    """Other data of the same form, another end, another seed: refused before anything is written."""
+    run, _ = finished
+    same = ["--data.root", str(run.parent / "data"), "--trainer.max_epochs", "3", "--wandb", "disabled"]
+    same += ["--ckpt_path", str(run / "checkpoints/last.ckpt"), "--run_dir", "run"]
+    for options, message in (
+        (["--data.seed", "5"], "another table"),
+        (["--trainer.max_epochs", "6"], "max_epochs=3 (now 6)"),
+        (["--seed_everything", "1"], "seed_everything=0 (now 1)"),
+        (["--data.batch_size", "64"], "batch_size=512 (now 64)"),
+    ):
+        done = fit(tmp_path, "mountaincar", *same, *options, check=False)
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_killed_after_its_last_epoch_is_scored_on_resuming(tmp_path):
+    options = ["--trainer.max_epochs", "2", "--wandb", "disabled"]
+    fit(tmp_path, "mountaincar", *options, "--run_dir", "run")
+    run = tmp_path / "run"
+    names = ("prediction.json", "latent_factors.json", "simulator.json", "simulator.safetensors")
+    before = json.loads((run / "prediction.json").read_text())
+    for name in names:
+        (run / name).unlink()
+    done = fit(tmp_path, "mountaincar", *options, "--ckpt_path", str(run / "checkpoints/last.ckpt"))
+    assert "median R²" in done.stdout
+    assert all((run / name).is_file() for name in names)
+    assert json.loads((run / "prediction.json").read_text()) == before
+
+
+def test_another_run_or_a_stray_checkpoint_is_not_written_over(finished, tmp_path):
+    last = finished[0] / "checkpoints/last.ckpt"
+    common = ["--trainer.max_epochs", "3", "--wandb", "disabled"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/simulator.json").write_text("{}")
+    done = fit(tmp_path, "mountaincar", *common, "--ckpt_path", str(last), "--run_dir", "other", check=False)
+    assert "holds a run" in done.stderr.splitlines()[-1]
+    stray = tmp_path / "last.ckpt"
+    stray.write_bytes(last.read_bytes())
+    done = fit(tmp_path, "mountaincar", *common, "--ckpt_path", str(stray), check=False)
+    assert "give --run_dir" in done.stderr.splitlines()[-1]
 
 
 def test_a_finished_run_is_not_overwritten(finished, tmp_path):

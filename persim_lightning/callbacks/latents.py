@@ -11,7 +11,6 @@ import wandb
 
 from persim_lightning.callbacks.figures import save_figure
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
-from persim_lightning.data.table import load_covariates
 from persim_lightning.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
@@ -55,16 +54,13 @@ class LatentFactors(pl.Callback):
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, PerSimModule)
         data = pl_module.datamodule
         factors = pl_module.simulator.agent_encoder.table().detach().cpu().double().numpy()
-        names: tuple[str, ...] = ()
-        covariates = np.zeros((data.num_agents, 0))
-        if data.agents_path is not None:
-            names, covariates = load_covariates(data.agents_path, data.agent_ids)
+        names, covariates = data.covariates
         points, share = principal_plane(factors)
         columns: list[str | int] = ["agent", "pc1", "pc2", *(f"u{index}" for index in range(factors.shape[-1])), *names]
         rows = [

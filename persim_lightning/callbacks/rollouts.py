@@ -43,7 +43,6 @@ class RolloutScores(pl.Callback):
         self._folder, self._every = folder, every_n_epochs
         self._history: list[dict[str, Any]] = []
         self.scores: PredictionScores | None = None
-        self.r2: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self._history}
@@ -58,8 +57,7 @@ class RolloutScores(pl.Callback):
         test = self._test(trainer)
         if test is None:
             return
-        self.r2 = self._horizon_r2(trainer, pl_module, test)
-        values = self.r2.tolist()
+        values = self._horizon_r2(trainer, pl_module, test).tolist()
         self._history.append({"epoch": trainer.current_epoch + 1, "r2": values})
         metrics = {
             f"rollout_r2/agent_{label}/h{horizon}": value
@@ -70,7 +68,7 @@ class RolloutScores(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=trainer.global_step)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         test = self._test(trainer)
         if test is None:
             return

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from persim_lightning.data.collect import ensure_dataset
-from persim_lightning.data.table import load_trajectories
+from persim_lightning.data.table import load_covariates, load_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
@@ -205,6 +207,13 @@ class TrajectoryDataModule(pl.LightningDataModule):
             raise ConfigurationError(f"{self.test_path}: agent {min(unknown)} is not in the training table {self.path}")
         return test
 
+    @cached_property
+    def covariates(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values (N, C) of the agents' covariates, for pictures only; no columns without an agents table."""
+        if self.agents_path is None:
+            return (), np.zeros((self.num_agents, 0))
+        return load_covariates(self.agents_path, self.agent_ids)
+
     @property
     def agent_ids(self) -> tuple[int | str, ...]:
         return self.trajectories.agent_ids
@@ -243,6 +252,24 @@ class TrajectoryDataModule(pl.LightningDataModule):
         """Normalisation constants of the training part."""
         return self.trajectories.statistics(self._split[0])
 
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the training table's file."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def check(self) -> None:
+        """Read every table that the run will need, so that a bad one shows before anything is written.
+
+        Raises
+        ------
+        PersimError
+            If a table does not fit, or no transition is left to train on.
+        """
+        if not len(self.train_rows):
+            raise ConfigurationError(f"{self.path}: no transition is left to train on (val_fraction, walls)")
+        _ = self.test_trajectories, self.covariates
+
     @property
     def batch_size(self) -> int:
         """The configured size, or the number of training transitions (shared evenly by ranks) if that is smaller."""
@@ -278,10 +305,14 @@ class TrajectoryDataModule(pl.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         rows = self._split[1]
-        if not len(rows):
+        if len(rows) < trainer.world_size:
             return []
         share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)
         return ValidationBatches(self._on_device, share, self._members(trainer))
+
+    def settings(self) -> dict[str, int | float | str]:
+        """What decides which batches an epoch holds; a run can only go on under the same."""
+        return {"table": self.sha256, "batch_size": self._batch_size, "val_fraction": self._val_fraction}
 
     @staticmethod
     def _members(trainer: pl.Trainer) -> int:

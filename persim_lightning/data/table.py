@@ -37,7 +37,7 @@ def read_table(path: Path) -> pa.Table:
         raise TableError(f"{path}: no such file")
     try:
         table = readers[path.suffix](path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path}: not a readable {path.suffix[1:]} file ({str(error).splitlines()[0]})") from error
     if table.num_rows == 0:
         raise TableError(f"{path}: the table has no rows")
@@ -148,7 +148,7 @@ def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[s
     for name in names:
         if not _is_number(table[name].type):
             raise TableError(f"{path}: column '{name}' holds {table[name].type}, not numbers")
-    values = np.stack([table[name].to_numpy() for name in names], axis=1)
+    values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.zeros((table.num_rows, 0))
     return names, values[[rows[label] for label in agent_ids]]
 
 

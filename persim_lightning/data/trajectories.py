@@ -100,7 +100,9 @@ class Trajectories:
         sides = []
         for extreme, free in ((self.state.amin(0), -torch.inf), (self.state.amax(0), torch.inf)):
             touching = self.state == extreme
-            is_wall = (touching.sum(0) >= WALL_CONTACTS) & ~touching.all(0)
+            # Many trajectories may start at one state; that is no wall.
+            touching[self.offsets[:-1]] = False
+            is_wall = (touching.sum(0) >= WALL_CONTACTS) & (self.state != extreme).any(0)
             contact = torch.full((len(extreme), len(extreme)), torch.nan)
             for coordinate in is_wall.nonzero()[:, 0].tolist():
                 states = self.state[touching[:, coordinate]]

@@ -88,6 +88,11 @@ class PersonalizedSimulator:
         if plan.shape[1:] != (() if self.simulator.is_discrete else (self.schema.action_dim,)):
             wanted = "(H,)" if self.simulator.is_discrete else f"(H, {self.schema.action_dim})"
             raise PersimError(f"actions have shape {tuple(plan.shape)}, but must have {wanted}: {self.schema.action}")
+        known = self.simulator.num_actions
+        if known is not None:
+            given = torch.as_tensor(actions)
+            if bool(((given != plan) | (plan < 0) | (plan >= known)).any()):
+                raise PersimError(f"unknown action: the known ones are the integers 0 … {known - 1}")
         return self.simulator.rollout(self.index([agent]), states[None], plan[None])[:, 0].numpy()
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:

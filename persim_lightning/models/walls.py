@@ -45,7 +45,10 @@ class Walls(nn.Module):
             return states
         stopped = states.clamp(self.low, self.high)
         for hit, contact in ((states < self.low, self.low_contact), (states > self.high, self.high_contact)):
-            resets = hit.unsqueeze(-1) & ~contact.isnan()
-            values = torch.where(resets, contact, 0.0).sum(-2)
-            stopped = torch.where(resets.any(-2), values, stopped)
+            # A wall's effect on another coordinate goes before that one's own wall; of several, the first counts.
+            resets = (
+                hit.unsqueeze(-1) & ~contact.isnan() & ~torch.eye(len(contact), dtype=torch.bool, device=hit.device)
+            )
+            first = resets.byte().argmax(-2)
+            stopped = torch.where(resets.any(-2), contact.gather(0, first.flatten(0, -2)).view_as(stopped), stopped)
         return stopped

@@ -136,7 +136,7 @@ class PerSimModule(pl.LightningModule):
             raise PersimError(
                 f"training diverged in epoch {self.current_epoch} (loss {mean.item()}): lower model.learning_rate"
             )
-        self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=chunk.agent.numel())
+        self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=chunk.agent.numel(), sync_dist=True)
 
     def validation_step(self, batch: Transitions, batch_idx: int) -> None:
         """One-step loss on the tails of the trajectories; all ranks hold shares of one size or weigh by theirs."""
@@ -159,37 +159,52 @@ class PerSimModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None
         checkpoint["schema"] = self._schema.to_dict()
+        checkpoint["run"] = self._run_settings(self.datamodule, self.trainer.max_epochs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._schema is not None:
-            self.check_checkpoint(checkpoint, self._schema)
+            self.check_checkpoint(checkpoint, self.datamodule, self.trainer.max_epochs)
 
-    def check_checkpoint(self, checkpoint: dict[str, Any], current: Schema) -> None:
+    @staticmethod
+    def _run_settings(datamodule: TrajectoryDataModule, max_epochs: int | None) -> dict[str, Any]:
+        """Everything besides hyperparameters that a resumed run must share with the interrupted one."""
+        return {**datamodule.settings(), "max_epochs": max_epochs, "seed_everything": torch.initial_seed()}
+
+    def check_checkpoint(
+        self, checkpoint: dict[str, Any], datamodule: TrajectoryDataModule, max_epochs: int | None
+    ) -> None:
         """Refuse the checkpoint of another table or architecture, before any weight is touched.
 
         Parameters
         ----------
         checkpoint : dict
             As loaded from the file.
-        current : Schema
-            Schema of the data that training is to go on with.
+        datamodule : TrajectoryDataModule
+            Data that training is to go on with.
+        max_epochs : int
+            Where it is to end: the learning rate was scheduled for one end.
 
         Raises
         ------
         ConfigurationError
         """
-        if "schema" not in checkpoint:
-            raise ConfigurationError("the checkpoint was not written by this package: it names no schema")
+        if "schema" not in checkpoint or "run" not in checkpoint:
+            raise ConfigurationError("the checkpoint was not written by this package: it does not describe its run")
+        current = datamodule.schema
         schema = Schema.from_dict(checkpoint["schema"])
         if schema != current:
             raise ConfigurationError(
                 f"the checkpoint was trained on state {', '.join(schema.state)} and action {', '.join(schema.action)}, "
                 f"but the data has state {', '.join(current.state)}: it belongs to another environment"
             )
+        now = {**self.hparams, **self._run_settings(datamodule, max_epochs)}
+        before = {**checkpoint["hyper_parameters"], **checkpoint["run"]}
+        if before["table"] != now["table"]:
+            raise ConfigurationError(f"the checkpoint was trained on another table than {datamodule.path}")
         differing = [
-            f"{name}={value!r} (now {self.hparams[name]!r})"
-            for name, value in checkpoint["hyper_parameters"].items()
-            if name in self.hparams and self.hparams[name] != value
+            f"{name}={value!r} (now {now[name]!r})"
+            for name, value in before.items()
+            if name in now and now[name] != value
         ]
         if differing:
             raise ConfigurationError(f"the checkpoint was trained with other settings: {', '.join(differing)}")

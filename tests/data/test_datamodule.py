@@ -103,6 +103,14 @@ def test_walls_are_extremes_at_which_states_pile_up():
     assert data.starts_of_contacts(walls).nonzero()[:, 0].tolist() == list(range(1, 13))
 
 
+def test_many_trajectories_that_start_at_one_state_make_no_wall():
+    agents = [agent for agent in range(12) for _ in range(3)]
+    table = {"agent": agents, "t": [0, 1, 2] * 12, "x": [0.0, 0.5, 1.0 + 0.0] * 12, "action": [0] * 36}
+    table["x"] = [x + 0.001 * row * (row % 3 > 0) for row, x in enumerate(table["x"])]
+    walls = trajectories_from_table(pa.table(table), Schema(("x",), ("action",), 2), "t").walls()
+    assert walls.low.tolist() == [-torch.inf]
+
+
 def test_constant_columns_get_scale_one(columns, schema):
     columns["velocity"] = [2.0] * 6
     loaded = trajectories_from_table(pa.table(columns), schema, "t")

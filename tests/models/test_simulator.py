@@ -10,7 +10,8 @@ import torch
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError
 from persim_lightning.models.factorization import Ranks, build_factorization, to_dense
 from persim_lightning.models.personalized import PersonalizedSimulator
-from persim_lightning.types import Schema
+from persim_lightning.models.walls import Walls
+from persim_lightning.types import Schema, WallContacts
 from tests.conftest import random_actions, random_simulator
 
 KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
@@ -113,6 +114,19 @@ def test_contact_with_a_wall_resets_what_it_reset_in_the_data():
     assert torch.equal(walls(states), expected)
 
 
+def test_a_contact_goes_before_the_wall_of_the_coordinate_that_it_resets():
+    """A car at the wall and over the speed limit stands still; contacts of two walls are not added."""
+    walls = Walls(2, enabled=True)
+    low_contact, high_contact = torch.tensor([[-1.2, 0.0], [torch.nan, -0.07]]), torch.full((2, 2), torch.nan)
+    walls.set(WallContacts(torch.tensor([-1.2, -0.07]), torch.tensor([torch.inf, 0.07]), low_contact, high_contact))
+    torch.testing.assert_close(walls(torch.tensor([[-1.3, -0.08]])), torch.tensor([[-1.2, 0.0]]))
+    walls = Walls(3, enabled=True)
+    contact = torch.full((3, 3), torch.nan)
+    contact[0, 2] = contact[1, 2] = 0.25
+    walls.set(WallContacts(torch.zeros(3), torch.full((3,), torch.inf), contact, torch.full((3, 3), torch.nan)))
+    assert walls(torch.tensor([[-1.0, -1.0, 0.5]])).tolist() == [[0.0, 0.0, 0.25]]
+
+
 @torch.no_grad()
 def test_walls_stop_predicted_states():
     agents, states, actions = torch.tensor([1]), torch.zeros(1, 3), torch.randint(4, (1, 30))
@@ -171,6 +185,9 @@ def test_rollout_by_id_is_that_agents(tmp_path):
     state, actions = torch.randn(3), torch.randint(4, (6,))
     expected = one.simulator.rollout(torch.tensor([4]), state[None], actions[None])[:, 0]
     assert np.array_equal(one.rollout("ed", state, actions), expected)
+    for bad in ([0.5], [4], [-1]):
+        with pytest.raises(PersimError, match="unknown action"):
+            one.rollout("ed", state, bad)
     with pytest.raises(PersimError, match="unknown agent 'zoe'"):
         one.rollout("zoe", state, actions)
     with pytest.raises(PersimError, match=r"must have \(3,\)"):
