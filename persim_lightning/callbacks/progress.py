@@ -36,10 +36,12 @@ class EpochProgress(pl.Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # The loss is averaged over ranks, and reading it is a collective operation: every rank takes part.
+        value = float(trainer.callback_metrics["train/loss"])
         if not trainer.is_global_zero:
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
-        loss = f"{float(trainer.callback_metrics['train/loss']):.2e}"
+        loss = f"{value:.2e}"
         if self._progress is not None:
             self._progress.update(self._task, completed=done, loss=loss)
         elif done * 10 // total > (done - 1) * 10 // total:

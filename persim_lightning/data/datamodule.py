@@ -312,7 +312,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     def settings(self) -> dict[str, int | float | str]:
         """What decides which batches an epoch holds; a run can only go on under the same."""
-        return {"table": self.sha256, "batch_size": self._batch_size, "val_fraction": self._val_fraction}
+        return {"table": self.sha256, "batch_size": int(self._batch_size), "val_fraction": float(self._val_fraction)}
 
     @staticmethod
     def _members(trainer: pl.Trainer) -> int:
