@@ -25,6 +25,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 
+from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
@@ -151,10 +152,11 @@ class FitCLI(LightningCLI):
             dirpath=self.run_dir / "checkpoints",
             filename="last",
             enable_version_counter=False,
-            every_n_epochs=max(1, epochs // _CHECKPOINTS_A_RUN),
+            every_n_epochs=_checkpoint_interval(epochs),
             save_on_train_epoch_end=True,
         )
         own: list[pl.Callback] = [
+            FinishEnsemble(),
             checkpoints,
             EpochProgress(),
             RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
@@ -185,6 +187,12 @@ class FitCLI(LightningCLI):
                 settings=wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off"),
             ),
         ]
+
+
+def _checkpoint_interval(epochs: int) -> int:
+    """Epochs between checkpoints: about twenty in a run, and one at its end."""
+    wanted = max(1, epochs // _CHECKPOINTS_A_RUN)
+    return max(interval for interval in range(1, wanted + 1) if epochs % interval == 0)
 
 
 def _has_wandb_key() -> bool:
@@ -277,7 +285,6 @@ def _train(cli: FitCLI) -> Path:
         # What Lightning makes of Ctrl-C.
         advice = f"go on with --ckpt_path {last}" if last.exists() else "no checkpoint was reached, so start again"
         raise PersimError(f"interrupted: {advice}") from error
-    trainer.save_checkpoint(last)
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
         model.personalized().save(run_dir)

@@ -74,3 +74,20 @@ def random_simulator(kind: str, num_actions: int | None, wall: float = torch.inf
 
 def random_actions(num_actions: int | None, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, 2) if num_actions is None else torch.randint(num_actions, shape)
+
+
+def architecture_of(simulator: Simulator, kind: str) -> dict:
+    """Keyword arguments that build a simulator like :func:`random_simulator`'s."""
+    return {
+        "num_agents": simulator.num_agents,
+        "state_dim": simulator.state_dim,
+        "action_dim": simulator.action_dim,
+        "num_actions": simulator.num_actions,
+        "members": simulator.members,
+        "ranks": list(simulator.ranks),
+        "factorization": kind,
+        "state_hidden": [8, 7],
+        "action_hidden": [5],
+        "angles": [1],
+        "walls": simulator.walls.enabled,
+    }

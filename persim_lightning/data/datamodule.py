@@ -22,6 +22,7 @@ from persim_lightning.types import Schema, Statistics, Transitions
 
 # Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
 CHUNK_ROWS = 1 << 18
+PART_ROWS = 1 << 13
 
 
 class ChunkedBatches:
@@ -269,6 +270,13 @@ class TrajectoryDataModule(pl.LightningDataModule):
         if not len(self.train_rows):
             raise ConfigurationError(f"{self.path}: no transition is left to train on (val_fraction, walls)")
         _ = self.test_trajectories, self.covariates
+
+    def training_transitions(self) -> Iterator[Transitions]:
+        """Every training transition once, in parts that bound the memory of what is computed from them."""
+        data, rows = self._on_device, self.train_rows
+        row_agent = data.row_agent()
+        for part in rows.split(PART_ROWS):
+            yield data.transitions(part.to(data.state.device), row_agent)
 
     @property
     def batch_size(self) -> int:

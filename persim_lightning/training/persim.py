@@ -13,8 +13,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
+from persim_lightning.adaptation.agent_factors import refit_agent_factors
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.models.ensemble import select_members
 from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
 from persim_lightning.types import Schema, Transitions
 
@@ -43,6 +45,9 @@ class PerSimModule(pl.LightningModule):
         Ranks per mode of a Tucker factorisation; `rank` where not given.
     members : int
         Ensemble members M.
+    spare_members : int
+        Further members that are trained and then dropped, those with the highest training loss: now and then one gets
+        stuck, and spoils the ensemble's mean.
     hidden_width, hidden_layers : int
         State encoder.
     action_hidden_width, action_hidden_layers : int
@@ -68,6 +73,7 @@ class PerSimModule(pl.LightningModule):
         rank_state: PositiveInt | None = None,
         rank_action: PositiveInt | None = None,
         members: PositiveInt = 5,
+        spare_members: NonNegativeInt = 0,
         hidden_width: PositiveInt = 64,
         hidden_layers: NonNegativeInt = 2,
         action_hidden_width: PositiveInt = 64,
@@ -81,13 +87,13 @@ class PerSimModule(pl.LightningModule):
         # jsonargparse's restricted numbers are classes of their own, which a weights-only checkpoint cannot hold.
         self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
         self.automatic_optimization = False
-        self.members = members
+        self.members = members + spare_members
         self.architecture: dict[str, Any] = {
             "num_agents": num_agents,
             "state_dim": state_dim,
             "action_dim": action_dim,
             "num_actions": num_actions,
-            "members": members,
+            "members": self.members,
             "ranks": [given or rank for given in (rank_agent, rank_state, rank_action)],
             "factorization": factorization,
             "state_hidden": [hidden_width] * hidden_layers,
@@ -155,6 +161,13 @@ class PerSimModule(pl.LightningModule):
         optimizer = Adam(self.parameters(), lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
         scheduler = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)
         return optimizer, scheduler
+
+    def finish(self) -> None:
+        """Refit the agents' factors in closed form and drop the spare members; what is left is the trained simulator."""
+        loss = refit_agent_factors(self.simulator, self.datamodule.training_transitions())
+        if self.hparams["spare_members"]:
+            best = loss.argsort()[: self.hparams["members"]].sort().values
+            self.simulator, self.architecture = select_members(self.simulator, self.architecture, best)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None

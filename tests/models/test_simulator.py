@@ -12,7 +12,7 @@ from persim_lightning.models.factorization import Ranks, build_factorization, to
 from persim_lightning.models.personalized import PersonalizedSimulator
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Schema, WallContacts
-from tests.conftest import random_actions, random_simulator
+from tests.conftest import architecture_of, random_actions, random_simulator
 
 KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
 
@@ -151,22 +151,11 @@ def test_unknown_factorisation_and_unequal_cp_ranks():
 
 def personalized(kind="cp", num_actions=4):
     simulator = random_simulator(kind, num_actions)
-    encoder = simulator.state_encoder
-    architecture = {
-        "num_agents": 6,
-        "state_dim": 3,
-        "action_dim": simulator.action_dim,
-        "num_actions": num_actions,
-        "members": 3,
-        "ranks": list(simulator.ranks),
-        "factorization": kind,
-        "state_hidden": [8, 7],
-        "action_hidden": [5],
-        "angles": encoder.angles,
-    }
     names = ("action",) if num_actions else ("a", "b")
     schema = Schema(("x", "y", "z"), names, num_actions)
-    return PersonalizedSimulator(simulator, architecture, schema, ["ann", "bob", "cy", "di", "ed", "flo"])
+    return PersonalizedSimulator(
+        simulator, architecture_of(simulator, kind), schema, ["ann", "bob", "cy", "di", "ed", "flo"]
+    )
 
 
 @pytest.mark.parametrize(("kind", "num_actions"), KINDS)

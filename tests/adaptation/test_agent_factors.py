@@ -1,0 +1,81 @@
+"""Closed-form agent factors against the model's own prediction and a plain solve per agent."""
+
+import pytest
+import torch
+
+from persim_lightning.adaptation.agent_factors import agent_designs, refit_agent_factors
+from persim_lightning.models.ensemble import select_members
+from persim_lightning.types import Transitions
+from tests.conftest import architecture_of, random_actions, random_simulator
+
+KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
+
+
+def transitions(num_actions, rows):
+    agent = torch.arange(rows) % 6
+    return Transitions(agent, torch.randn(rows, 3), random_actions(num_actions, rows), torch.randn(rows, 3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_prediction_is_design_times_factor(kind, num_actions):
+    simulator = random_simulator(kind, num_actions)
+    batch = transitions(num_actions, 20)
+    designs = agent_designs(simulator, batch)
+    factors = simulator.agent_encoder(batch.agent.expand(3, -1)).double()
+    shared = (batch.agent.expand(3, -1), batch.state.expand(3, 20, 3), batch.action.expand(3, *batch.action.shape))
+    expected = simulator.normalized_delta(*shared)
+    torch.testing.assert_close(torch.einsum("mbdr,mbr->mbd", designs, factors).float(), expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_much_exact_data_gives_the_true_factors_back(kind, num_actions):
+    """Data from the simulator itself, its factors then forgotten; in several batches."""
+    simulator = random_simulator(kind, num_actions).double()
+    batch = transitions(num_actions, 600)
+    batch = Transitions(*(part.double() if part.is_floating_point() else part for part in batch))
+    truth = simulator.agent_encoder.deviation.clone()
+    batch = batch._replace(delta=simulator(*_expand(batch))[1])
+    simulator.agent_encoder.deviation.add_(0.2 * torch.randn_like(truth))
+    refit_agent_factors(simulator, _parts(batch))
+    torch.testing.assert_close(simulator.agent_encoder.deviation[1], truth[1], atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_returned_loss_is_the_mean_square_error():
+    simulator = random_simulator("cp", 4)
+    batch = transitions(4, 300)
+    loss = refit_agent_factors(simulator, _parts(batch))
+    error = simulator.normalized_delta(*_expand(batch)) - batch.delta / simulator.delta_rms
+    torch.testing.assert_close(loss.float(), error.square().mean((1, 2)), rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_an_agent_without_rows_gets_the_population_mean():
+    simulator = random_simulator("cp", 4)
+    batch = transitions(4, 300)
+    kept = batch.agent != 5
+    refit_agent_factors(simulator, [Transitions(*(part[kept] for part in batch))])
+    table = simulator.agent_encoder.table()
+    torch.testing.assert_close(table[:, 5], table.mean(1), atol=0.1, rtol=0.1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_selected_members_predict_as_before(kind, num_actions):
+    simulator = random_simulator(kind, num_actions)
+    chosen = torch.tensor([2, 0])
+    smaller, architecture = select_members(simulator, architecture_of(simulator, kind), chosen)
+    assert architecture["members"] == 2
+    agents, states, actions = torch.arange(6), torch.randn(6, 3), random_actions(num_actions, 6, 4)
+    assert torch.equal(smaller.rollout(agents, states, actions), simulator.rollout(agents, states, actions)[chosen])
+
+
+def _parts(batch):
+    return [Transitions(*(part[i::3] for part in batch)) for i in range(3)]
+
+
+def _expand(batch):
+    rows = len(batch.agent)
+    return batch.agent.expand(3, -1), batch.state.expand(3, rows, 3), batch.action.expand(3, *batch.action.shape)
