@@ -83,7 +83,7 @@ def refit_agent_factors(simulator: Simulator, batches: Iterable[Transitions]) ->
 
 
 def _mean_square_error(factors: Tensor, gram: Tensor, moment: Tensor, square: float, count: int) -> Tensor:
-    """‖y - Φu‖² / count of every member from its moments, shape (M,); rounding can make it negative, so it has a floor."""
+    """Mean of ‖y - Φu‖² of every member from its moments, shape (M,); floored against rounding."""
     explained = torch.einsum("mnr,mnrs,mns->m", factors, gram, factors) - 2 * torch.einsum(
         "mnr,mnr->m", factors, moment
     )

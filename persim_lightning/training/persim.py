@@ -163,7 +163,7 @@ class PerSimModule(pl.LightningModule):
         return optimizer, scheduler
 
     def finish(self) -> None:
-        """Refit the agents' factors in closed form and drop the spare members; what is left is the trained simulator."""
+        """Refit the agents' factors in closed form and drop the spare members."""
         loss = refit_agent_factors(self.simulator, self.datamodule.training_transitions())
         if self.hparams["spare_members"]:
             best = loss.argsort()[: self.hparams["members"]].sort().values
