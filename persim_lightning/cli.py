@@ -147,7 +147,6 @@ class FitCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         epochs = self.config.trainer.max_epochs or 1
-        # On ranks of one machine only the first writes; the folder appears when training starts.
         checkpoints = ModelCheckpoint(
             dirpath=self.run_dir / "checkpoints",
             filename="last",
@@ -162,9 +161,12 @@ class FitCLI(LightningCLI):
             RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
             LatentFactors(self.run_dir),
         ]
-        configured = self._get(self.config_init, "trainer")["callbacks"] or []
+        configured = self._get(self.config_init, "trainer")
         trainer: pl.Trainer = super().instantiate_trainer(
-            logger=self._loggers(), plugins=[AtomicCheckpointIO()], callbacks=[*own, *configured], **kwargs
+            logger=self._loggers(),
+            plugins=[AtomicCheckpointIO(), *_as_list(configured["plugins"])],
+            callbacks=[*own, *_as_list(configured["callbacks"])],
+            **kwargs,
         )
         return trainer
 
@@ -187,6 +189,13 @@ class FitCLI(LightningCLI):
                 settings=wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off"),
             ),
         ]
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A trainer option that takes nothing, one thing, or several."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def _checkpoint_interval(epochs: int) -> int:
@@ -270,9 +279,7 @@ def _check_checkpoint(cli: FitCLI) -> None:
 def _train(cli: FitCLI) -> Path:
     start = time.monotonic()
     run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
-    data.check()
-    if data.batch_size % trainer.world_size:
-        raise ConfigurationError(f"batch_size {data.batch_size} is no multiple of {trainer.world_size} processes")
+    data.check(trainer.world_size)
     _check_checkpoint(cli)
     facts = provenance(str(data.path.resolve()), data.sha256, cli.config.seed_everything)
     if trainer.is_global_zero:

@@ -17,7 +17,6 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.horizon import HORIZONS, HorizonR2
 from persim_lightning.evaluation.prediction import (
     EpisodeWindows,
-    PredictionMetric,
     PredictionScores,
     predict,
     score_predictions,
@@ -73,11 +72,8 @@ class RolloutScores(pl.Callback):
         if test is None:
             return
         assert isinstance(pl_module, PerSimModule)
-        windows = EpisodeWindows.cut(test)
-        agents = self._population_index(trainer, test)[windows.agent]
-        metric = PredictionMetric(windows.agent, test.num_agents)
         share = slice(trainer.global_rank, None, trainer.world_size)
-        self.scores = score_predictions(pl_module.simulator, agents, windows, metric, share)
+        self.scores = score_predictions(pl_module.simulator, self._population_index(trainer, test), test, share)
         if trainer.is_global_zero:
             self._write(trainer, test, self.scores)
 
@@ -121,7 +117,7 @@ class RolloutScores(pl.Callback):
         for row, label in enumerate(test.agent_ids):
             left.plot(HORIZONS, final[row].clamp(min=-1), marker="o", label=f"agent {label}")
             right.plot(epochs, longest[:, row].clamp(min=-1), marker=".")
-        left.set(xlabel="steps ahead", ylabel="R² over episodes (cut at -1)", title="end of training")
+        left.set(xlabel="steps ahead", ylabel="R² over episodes (cut at -1)", title="after the last epoch")
         right.set(xlabel="epoch", title=f"{HORIZONS[-1]} steps ahead, during training")
         for axes in (left, right):
             axes.set_ylim(-1.05, 1.05)

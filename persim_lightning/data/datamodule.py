@@ -22,7 +22,13 @@ from persim_lightning.types import Schema, Statistics, Transitions
 
 # Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
 CHUNK_ROWS = 1 << 18
+# Rows at a time for closed-form work, which holds a (D, R) matrix in float64 for every row and member.
 PART_ROWS = 1 << 13
+
+
+def _check_divisible(batch_size: int, world_size: int) -> None:
+    if batch_size % world_size:
+        raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
 
 
 class ChunkedBatches:
@@ -58,10 +64,7 @@ class ChunkedBatches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if batch_size % world_size:
-            raise ConfigurationError(
-                f"batch_size {batch_size} must be a multiple of the number of processes {world_size}"
-            )
+        _check_divisible(batch_size, world_size)
         self._trajectories, self._rows, self._row_agent = trajectories, rows, trajectories.row_agent()
         self._batch_size, self._members, self._seed, self._epoch = batch_size, members, seed, epoch
         self._rank, self._world_size = rank, world_size
@@ -251,7 +254,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     @cached_property
     def statistics(self) -> Statistics:
         """Normalisation constants of the training part."""
-        return self.trajectories.statistics(self._split[0])
+        return self.trajectories.statistics(self.train_rows)
 
     @cached_property
     def sha256(self) -> str:
@@ -259,16 +262,22 @@ class TrajectoryDataModule(pl.LightningDataModule):
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def check(self) -> None:
+    def check(self, world_size: int) -> None:
         """Read every table that the run will need, so that a bad one shows before anything is written.
+
+        Parameters
+        ----------
+        world_size : int
+            Number of processes that will share each batch.
 
         Raises
         ------
         PersimError
-            If a table does not fit, or no transition is left to train on.
+            If a table does not fit, no transition is left to train on, or batches cannot be shared evenly.
         """
         if not len(self.train_rows):
             raise ConfigurationError(f"{self.path}: no transition is left to train on (val_fraction, walls)")
+        _check_divisible(self._batch_size_on(world_size), world_size)
         _ = self.test_trajectories, self.covariates
 
     def training_transitions(self) -> Iterator[Transitions]:
@@ -281,13 +290,16 @@ class TrajectoryDataModule(pl.LightningDataModule):
     @property
     def batch_size(self) -> int:
         """The configured size, or the number of training transitions (shared evenly by ranks) if that is smaller."""
-        rows, ranks = len(self._split[0]), self.trainer.world_size if self.trainer is not None else 1
-        return self._batch_size if self._batch_size <= rows else rows // ranks * ranks
+        return self._batch_size_on(self.trainer.world_size if self.trainer is not None else 1)
+
+    def _batch_size_on(self, world_size: int) -> int:
+        rows = len(self.train_rows)
+        return self._batch_size if self._batch_size <= rows else rows // world_size * world_size
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps in an epoch; a last, incomplete batch is left out."""
-        return len(self._split[0]) // self.batch_size
+        return len(self.train_rows) // self.batch_size
 
     @cached_property
     def _on_device(self) -> Trajectories:
@@ -299,7 +311,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         assert trainer is not None
         return ChunkedBatches(
             self._on_device,
-            self._split[0].to(trainer.strategy.root_device),
+            self.train_rows.to(trainer.strategy.root_device),
             batch_size=self.batch_size,
             members=self._members(trainer),
             # The training seed, not the data's; broadcast, so that ranks agree even where nobody has seeded.

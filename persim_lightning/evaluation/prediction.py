@@ -211,27 +211,30 @@ def predict(simulator: Simulator, agents: Tensor, windows: EpisodeWindows) -> Te
 
 
 def score_predictions(
-    simulator: Simulator, agents: Tensor, windows: EpisodeWindows, metric: PredictionMetric, share: slice = slice(None)
+    simulator: Simulator, population: Tensor, test: Trajectories, share: slice = slice(None)
 ) -> PredictionScores:
-    """Score a share of the episodes and combine with what other ranks scored.
+    """Score a share of the test episodes and combine it with what other ranks scored.
 
     Parameters
     ----------
     simulator : Simulator
-    agents : Tensor, shape (E,), int64
-        As for :func:`predict`, on any device.
-    windows : EpisodeWindows
-        All episodes; moved to the simulator's device.
-    metric : PredictionMetric
-        Fresh; its `compute` gathers over ranks where torch.distributed runs.
+    population : Tensor, shape (N,), int64
+        Index of every agent of the test table in the *simulator's* population.
+    test : Trajectories
     share : slice
         Episodes that this rank scores.
+
+    Returns
+    -------
+    PredictionScores
+        On the CPU; gathered over ranks where torch.distributed runs.
     """
     device = simulator.delta_rms.device
-    episodes = torch.arange(len(agents))[share]
-    metric = metric.to(device)
+    windows = EpisodeWindows.cut(test)
+    agents = population[windows.agent]
+    metric = PredictionMetric(windows.agent, test.num_agents).to(device)
     # A few thousand rollouts at a time bound the memory of a large test table.
-    for part in episodes.split(4096):
+    for part in torch.arange(len(agents))[share].split(4096):
         window = windows.select(part).to(device)
         metric.update(part.to(device), predict(simulator, agents[part].to(device), window), window.target, window.steps)
     scores: PredictionScores = metric.compute()

@@ -10,7 +10,7 @@ import torch
 
 from persim_lightning.data.table import load_trajectories
 from persim_lightning.errors import PersimError
-from persim_lightning.evaluation.prediction import EpisodeWindows, PredictionMetric, score_predictions
+from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.models.personalized import PersonalizedSimulator
 
 
@@ -42,7 +42,4 @@ def evaluate(personalized: PersonalizedSimulator, path: Path) -> list[dict[str, 
         population = personalized.index(test.agent_ids)
     except PersimError as error:
         raise PersimError(f"{path}: {error}") from error
-    windows = EpisodeWindows.cut(test)
-    metric = PredictionMetric(windows.agent, test.num_agents)
-    scores = score_predictions(personalized.simulator, population[windows.agent], windows, metric)
-    return scores.to_records(test.agent_ids)
+    return score_predictions(personalized.simulator, population, test).to_records(test.agent_ids)

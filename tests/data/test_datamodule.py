@@ -133,6 +133,26 @@ def test_missing_files_and_unknown_test_agents(tmp_path, columns):
         _ = TrajectoryDataModule("cartpole", path=train).num_agents
 
 
+def test_check_asks_for_batches_that_the_ranks_can_share(tmp_path, columns):
+    """A table smaller than a batch is rounded to the ranks; a configured size is not."""
+    path = tmp_path / "train.parquet"
+    write_table(
+        pa.table(
+            {
+                **columns,
+                "agent": [0, 0, 0, 0, 7, 7],
+                "t": [0, 1, 2, 3, 0, 1],
+                "action": [0] * 6,
+                "terminated": [False] * 6,
+            }
+        ),
+        path,
+    )
+    TrajectoryDataModule("mountaincar", path=path, batch_size=512, val_fraction=0.4).check(world_size=2)
+    with pytest.raises(ConfigurationError, match="batch_size 3 must be a multiple of the number of processes 2"):
+        TrajectoryDataModule("mountaincar", path=path, batch_size=3, val_fraction=0).check(world_size=2)
+
+
 def test_makes_the_data_set_once(tmp_path):
     module = TrajectoryDataModule("cartpole", root=tmp_path, agents=6)
     assert module.num_agents == 6
