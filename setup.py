@@ -30,7 +30,8 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
-        "test": ["pytest>=8"],
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+        "policies": ["stable-baselines3>=2.6"],
+        "test": ["pytest>=8", "stable-baselines3>=2.6"],
+        "dev": ["pytest>=8", "stable-baselines3>=2.6", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
     },
 )

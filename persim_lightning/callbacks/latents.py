@@ -9,8 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 import wandb
 
-from persim_lightning.callbacks.figures import save_figure
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
+from persim_lightning.figures import save_figure
 from persim_lightning.files import write_json
 from persim_lightning.training.persim import PerSimModule
 

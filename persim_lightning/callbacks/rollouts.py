@@ -11,7 +11,6 @@ import torch
 import wandb
 from torch import Tensor
 
-from persim_lightning.callbacks.figures import save_figure
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.horizon import HORIZONS, HorizonR2
@@ -21,6 +20,7 @@ from persim_lightning.evaluation.prediction import (
     predict,
     score_predictions,
 )
+from persim_lightning.figures import save_figure
 from persim_lightning.files import write_json
 from persim_lightning.training.persim import PerSimModule
 

@@ -1,17 +1,22 @@
-"""Policies that make data: uniformly random, scripted controllers, and trained networks."""
+"""Who acts while data are collected: the behaviour policies of the paper's data sets (PerSim, section 5)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from importlib.resources import files
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
-from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 
+from persim_lightning.data.policies import load_policy, policy_name
 from persim_lightning.envs import Environment
+from persim_lightning.errors import ConfigurationError
+
+# Name of a data set -> probability of a random action; None is random play throughout.
+DATASETS: dict[str, float | None] = {"pure": 0.0, "random": None, "pure-eps-20": 0.2, "pure-eps-40": 0.4}
+# The prediction protocol's test policy acts randomly in a tenth of its steps.
+TEST_EPSILON = 0.1
 
 
 class Policy(Protocol):
@@ -36,7 +41,7 @@ class RandomPolicy:
 
 
 class EpsilonPolicy:
-    """Follow `policy`, but with probability `epsilon` take a uniformly random action (PerSim, section 5)."""
+    """Follow `policy`, but with probability `epsilon` take a uniformly random action."""
 
     def __init__(self, policy: Policy, environment: Environment, epsilon: float) -> None:
         self._policy, self._random, self._epsilon = policy, RandomPolicy(environment), epsilon
@@ -47,64 +52,88 @@ class EpsilonPolicy:
         return torch.where(explore.view(-1, *[1] * (actions.ndim - 1)), random, actions)
 
 
-class PumpPolicy:
-    """MountainCar: push in the direction of motion, which adds energy at every step."""
-
-    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.where(states[:, 1] >= 0, 2, 0)
-
-
-class BalancePolicy:
-    """CartPole: push to the side where a linear feedback of all four coordinates points."""
-
-    GAINS = (0.05, 0.2, 1.0, 0.3)
-
-    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        return (states @ states.new_tensor(self.GAINS) > 0).long()
-
-
-class NetworkPolicy(nn.Module):
-    """A deterministic policy: ReLU layers and a tanh, as TD3 trains them.
+class AssignedPolicy:
+    """Row b of a batch follows `policies[assignment[b]]`.
 
     Parameters
     ----------
-    weights : dict of str to Tensor
-        `0.weight`, `0.bias`, `2.weight`, … of the linear layers, in order.
+    policies : sequence of Policy
+    assignment : Tensor, shape (B,), int64
     """
 
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        names = sorted({int(name.split(".")[0]) for name in weights})
-        layers: list[nn.Module] = []
-        for name in names:
-            out_features, in_features = weights[f"{name}.weight"].shape
-            layers += [nn.Linear(in_features, out_features), nn.ReLU()]
-        self.network = nn.Sequential(*layers[:-1])
-        self.network.load_state_dict(weights)
+    def __init__(self, policies: Sequence[Policy], assignment: Tensor) -> None:
+        groups = [(assignment == index).nonzero()[:, 0] for index in range(len(policies))]
+        self._groups = [(policy, rows) for policy, rows in zip(policies, groups, strict=True) if len(rows)]
+        self._inverse = torch.cat([rows for _, rows in self._groups]).argsort()
 
-    @classmethod
-    def load_packaged(cls, name: str) -> NetworkPolicy:
-        """Load a policy that ships with the package, `persim_lightning/policies/<name>.safetensors`."""
-        return cls(load((files("persim_lightning") / "policies" / f"{name}.safetensors").read_bytes()))
-
-    @torch.no_grad()
-    def forward(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        """States (B, D) -> actions (B, A) in [-1, 1]; the generator is not used."""
-        actions: Tensor = self.network(states.float()).tanh()
-        return actions.double()
+    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.cat([policy(states[rows], generator) for policy, rows in self._groups])[self._inverse]
 
 
-def packaged_policy_info(name: str) -> dict[str, object]:
-    """What the JSON beside a packaged policy says: environment, covariates, algorithm, seed, steps, returns."""
-    info: dict[str, object] = json.loads((files("persim_lightning") / "policies" / f"{name}.json").read_text())
-    return info
+def nearest_training_agent(environment: Environment, covariates: Tensor) -> Tensor:
+    """Which policy-training agent each agent resembles most.
+
+    Parameters
+    ----------
+    environment : Environment
+    covariates : Tensor, shape (B, C)
+
+    Returns
+    -------
+    Tensor, shape (B,), int64
+        Nearest by Euclidean distance of covariates, each divided by the width of its range; the first of several that
+        are equally near.
+    """
+    width = np.array([covariate.high - covariate.low for covariate in environment.covariates])
+    difference = covariates.numpy()[:, None] - np.array(environment.policy_training_agents)
+    # Rounded, so that agents equally near are a tie on every machine.
+    distance = np.linalg.norm(difference / width, axis=-1).round(9)
+    return torch.from_numpy(distance.argmin(1))
+
+
+def dataset_policy(environment: Environment, dataset: str, covariates: Tensor) -> Policy:
+    """The policy that moves the training agents of a data set.
+
+    Parameters
+    ----------
+    environment : Environment
+    dataset : {'pure', 'random', 'pure-eps-20', 'pure-eps-40'}
+        `pure`: every agent acts by the policy of the policy-training agent that it resembles most. `pure-eps-E`: the
+        same, with a random action in E % of the steps.
+    covariates : Tensor, shape (B, C)
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no data set of that name.
+    """
+    epsilon = _epsilon(environment, dataset)
+    if epsilon is None:
+        return RandomPolicy(environment)
+    agents = range(len(environment.policy_training_agents))
+    policies = [load_policy(policy_name(environment.name, agent))[0] for agent in agents]
+    pure = AssignedPolicy(policies, nearest_training_agent(environment, covariates))
+    return EpsilonPolicy(pure, environment, epsilon) if epsilon else pure
+
+
+def describe_dataset(environment: Environment, dataset: str) -> str:
+    """Who acts in a data set, in words; raises as :func:`dataset_policy` does."""
+    epsilon = _epsilon(environment, dataset)
+    if epsilon is None:
+        return "uniformly random actions"
+    words = "each agent acts by the policy of the policy-training agent with the nearest covariates"
+    return f"{words}; a random action in {epsilon:.0%} of the steps" if epsilon else words
+
+
+def _epsilon(environment: Environment, dataset: str) -> float | None:
+    if dataset not in DATASETS:
+        raise ConfigurationError(
+            f"unknown dataset '{dataset}' for {environment.name}: choose from {', '.join(DATASETS)}"
+        )
+    return DATASETS[dataset]
 
 
 def test_policy(environment: Environment) -> Policy:
-    """The policy of the test trajectories: one that does the task, acting randomly in 10 % of the steps."""
-    policies: dict[str, Callable[[], Policy]] = {
-        "mountaincar": PumpPolicy,
-        "cartpole": BalancePolicy,
-        "halfcheetah": lambda: NetworkPolicy.load_packaged("halfcheetah_test"),
-    }
-    return EpsilonPolicy(policies[environment.name](), environment, epsilon=0.1)
+    """The policy of the test trajectories: trained on the default agent, and random in 10 % of the steps."""
+    policy, _ = load_policy(policy_name(environment.name, "test"))
+    return EpsilonPolicy(policy, environment, TEST_EPSILON)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,8 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from persim_lightning.data.collect import ensure_dataset
+from persim_lightning.data.card import file_sha256
+from persim_lightning.data.collect import ensure_test_data, ensure_training_data
 from persim_lightning.data.table import load_covariates, load_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import get_environment
@@ -117,13 +117,13 @@ class TrajectoryDataModule(pl.LightningDataModule):
     env : str
         mountaincar, cartpole or halfcheetah.
     dataset : str
-        Data set to make when `path` is not given.
+        Data set to make when `path` is not given: pure, random, pure-eps-20 or pure-eps-40.
     root : path
         Folder of the data sets that are made.
     agents : int
         Size of the population that is made.
     seed : int
-        Seed of the data set that is made.
+        Seed of the data set that is made, and of its test trajectories.
     path : path, optional
         Your own training table (.parquet or .csv) of this environment.
     test_path : path, optional
@@ -167,10 +167,10 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     def prepare_data(self) -> None:
         if self._path is None:
-            paths = ensure_dataset(self._root, self.environment, self._dataset, self._agents, self._seed)
-            self._path = paths.train
-            self._test_path = self._test_path or paths.test
+            paths = ensure_training_data(self._root, self.environment, self._dataset, self._agents, self._seed)
+            self._path = paths.table
             self._agents_path = self._agents_path or paths.agents
+            self._test_path = self._test_path or ensure_test_data(self._root, self.environment, self._seed)
 
     @property
     def path(self) -> Path:
@@ -259,8 +259,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     @cached_property
     def sha256(self) -> str:
         """Hash of the training table's file."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
     def check(self, world_size: int) -> None:
         """Read every table that the run will need, so that a bad one shows before anything is written.

@@ -105,6 +105,9 @@ def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Tra
     ended = np.zeros(len(starts), dtype=bool)
     if schema.terminated in table.column_names:
         ended = check.flags(schema.terminated, last)[offsets[1:] - 1]
+    reward = None
+    if schema.reward in table.column_names:
+        reward = torch.from_numpy(check.numbers(schema.reward, last).astype(np.float32))
     return Trajectories(
         schema=schema,
         agent_ids=tuple(agent_ids.tolist()),
@@ -114,6 +117,7 @@ def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Tra
         action=action,
         delta=torch.from_numpy(delta),
         terminated=torch.from_numpy(ended),
+        reward=reward,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from persim_lightning.errors import TableError
 from persim_lightning.types import Schema, Statistics, Transitions, WallContacts
 
 WALL_CONTACTS = 10
@@ -33,6 +34,8 @@ class Trajectories:
         Next state minus state, subtracted in float64; zero in the last row of a trajectory.
     terminated : Tensor, shape (E,), bool
         Whether the trajectory really ended (it was cut otherwise).
+    reward : Tensor, shape (R,), float32, or None
+        Reward of the step that leaves the row, where the table has it; zero in the last row of a trajectory.
     """
 
     schema: Schema
@@ -43,6 +46,7 @@ class Trajectories:
     action: Tensor
     delta: Tensor
     terminated: Tensor
+    reward: Tensor | None = None
 
     @property
     def num_agents(self) -> int:
@@ -56,6 +60,19 @@ class Trajectories:
     def lengths(self) -> Tensor:
         """Rows of each trajectory, shape (E,)."""
         return self.offsets.diff()
+
+    def returns(self) -> Tensor:
+        """Undiscounted return of each trajectory, shape (E,), float64.
+
+        Raises
+        ------
+        TableError
+            If the table has no rewards.
+        """
+        if self.reward is None:
+            raise TableError(f"no column '{self.schema.reward}', so returns are unknown")
+        trajectory = torch.repeat_interleave(torch.arange(self.num_trajectories), self.lengths)
+        return torch.zeros(self.num_trajectories, dtype=torch.float64).index_add_(0, trajectory, self.reward.double())
 
     def to(self, device: torch.device) -> Trajectories:
         tensors: dict[str, Any] = {

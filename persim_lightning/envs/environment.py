@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -70,3 +70,7 @@ class Environment:
     make_batch: Callable[[Tensor, int], EnvironmentBatch]
     reward: Callable[[Tensor, Tensor, Tensor], Tensor]
     terminated: Callable[[Tensor], Tensor]
+
+    def named(self, covariates: Sequence[float]) -> dict[str, float]:
+        """One agent's covariates by their names, as the gymnasium environment takes them."""
+        return {covariate.name: value for covariate, value in zip(self.covariates, covariates, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -54,6 +55,8 @@ class PerSimModule(pl.LightningModule):
         Encoder of continuous actions.
     angles : list of int, optional
         State coordinates that are unbounded angles.
+    agent_factors : bool
+        False switches the agents' factors off, for comparison: one model of the whole population.
     learning_rate : float
         Peak of the one-cycle schedule.
     gradient_clip_norm : float
@@ -79,6 +82,7 @@ class PerSimModule(pl.LightningModule):
         action_hidden_width: PositiveInt = 64,
         action_hidden_layers: NonNegativeInt = 1,
         angles: list[int] | None = None,
+        agent_factors: bool = True,
         learning_rate: PositiveFloat = 1e-2,
         gradient_clip_norm: PositiveFloat = 100.0,
     ) -> None:
@@ -105,6 +109,9 @@ class PerSimModule(pl.LightningModule):
         if outside:
             raise ConfigurationError(f"angles: {outside[0]} is no state coordinate (there are {state_dim}, from 0)")
         self.simulator = build_simulator(self.architecture)
+        if not agent_factors:
+            deviation = self.simulator.agent_encoder.deviation.requires_grad_(False)
+            deviation.zero_()
         self._schema: Schema | None = None
 
     @property
@@ -164,10 +171,23 @@ class PerSimModule(pl.LightningModule):
 
     def finish(self) -> None:
         """Refit the agents' factors in closed form and drop the spare members."""
-        loss = refit_agent_factors(self.simulator, self.datamodule.training_transitions())
+        transitions = self.datamodule.training_transitions()
+        if self.hparams["agent_factors"]:
+            loss = refit_agent_factors(self.simulator, transitions)
+        else:
+            loss = self._total_loss(transitions)
         if self.hparams["spare_members"]:
             best = loss.argsort()[: self.hparams["members"]].sort().values
             self.simulator, self.architecture = select_members(self.simulator, self.architecture, best)
+
+    @torch.no_grad()
+    def _total_loss(self, transitions: Iterable[Transitions]) -> Tensor:
+        """Every member's squared error summed over batches (B, …), shape (M,)."""
+        total = torch.zeros(self.members, device=self.device)
+        for batch in transitions:
+            shared = Transitions(*(value.expand(self.members, *value.shape) for value in batch))
+            total += self.loss(shared) * batch.agent.numel()
+        return total
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None

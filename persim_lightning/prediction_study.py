@@ -1,0 +1,129 @@
+"""The paper's Table 1: prediction errors of every data set of every environment, five test agents each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from persim_lightning.cli import fit
+from persim_lightning.data.behavior import DATASETS
+from persim_lightning.data.card import file_sha256
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.files import atomic_write, markdown_table, write_json
+
+# Below it, only that it is bad can be said.
+_WORST_R2 = -10
+# What the run folder's name adds, and the options that it stands for.
+METHODS: dict[str, list[str]] = {
+    "PerSim": [],
+    "without agent factors": ["--model.agent_factors", "false"],
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Scores of one method on one data set.
+
+    Attributes
+    ----------
+    environment, dataset, method : str
+    run : str
+        Run folder.
+    scores : list of dict
+        One record per test agent, as in the run's `prediction.json`.
+    """
+
+    environment: str
+    dataset: str
+    method: str
+    run: str
+    scores: list[dict[str, Any]]
+
+
+def study(
+    environments: Sequence[str], methods: Sequence[str], conf: Path, runs: Path, root: Path, options: Sequence[str] = ()
+) -> list[Cell]:
+    """Fit every (environment, data set, method), or reuse what an earlier call has fitted or begun.
+
+    Parameters
+    ----------
+    environments, methods : sequence of str
+    conf : Path
+        Folder of `<environment>.yaml`.
+    runs : Path
+        Folder that receives a run folder for every cell.
+    root : Path
+        Folder of data sets; what is missing is made.
+    options : sequence of str
+        Further options of `tools/fit.py`, for all cells.
+
+    Raises
+    ------
+    ConfigurationError
+        If a run folder holds a run on other data.
+    """
+    cells = []
+    for environment in environments:
+        for dataset in DATASETS:
+            for method in methods:
+                run = runs / "-".join((environment, dataset, *method.split()))
+                chosen = ["--data.dataset", dataset, "--data.root", str(root), *METHODS[method], *options]
+                _fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
+                scores = json.loads((run / "prediction.json").read_text())
+                cells.append(Cell(environment, dataset, method, str(run), scores))
+    return cells
+
+
+def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
+    """Leave a finished run in `run`: the one that is there, the one begun there, or a new one."""
+    asked = {"config": config.read_text(), "options": options}
+    record, last = run / "study.json", run / "checkpoints" / "last.ckpt"
+    if record.is_file() and json.loads(record.read_text()) != asked:
+        raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
+    if (run / "provenance.json").is_file():
+        _check_data(run)
+        return
+    write_json(asked, record)
+    resume = ["--ckpt_path", str(last)] if last.is_file() else []
+    fit(["--config", str(config), *options, "--run_dir", str(run), *resume])
+
+
+def _check_data(run: Path) -> None:
+    """Refuse a run whose training table has changed or gone since."""
+    data = json.loads((run / "provenance.json").read_text())["data"]
+    table = Path(data["path"])
+    if not table.is_file() or file_sha256(table) != data["sha256"]:
+        raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or choose another --runs")
+
+
+def write_study(cells: Sequence[Cell], folder: Path) -> tuple[Path, Path]:
+    """Write `table1.json` and `table1.md`, each whole or not at all."""
+    values, page = folder / "table1.json", folder / "table1.md"
+    write_json([asdict(cell) for cell in cells], values)
+    lines = []
+    for environment in dict.fromkeys(cell.environment for cell in cells):
+        headings, *rows = table_rows(cells, environment)
+        lines += [f"## {environment}", "", *markdown_table(headings, rows), ""]
+    with atomic_write(page) as temporary:
+        temporary.write_text("\n".join(lines))
+    return values, page
+
+
+def table_rows(cells: Sequence[Cell], environment: str) -> list[list[str]]:
+    """One environment's part of the table, headings first: mean RMSE (median R²) of every test agent."""
+    own = [cell for cell in cells if cell.environment == environment]
+    return [
+        ["data", "method", *(f"agent {score['agent']}" for score in own[0].scores)],
+        *([cell.dataset, cell.method, *(_score(score) for score in cell.scores)] for cell in own),
+    ]
+
+
+def _score(score: dict[str, Any]) -> str:
+    """`0.0123 (0.987)`; a dash for an agent without a scored episode, or whose prediction diverged."""
+    rmse, r2 = score["rmse"], score["r2"]
+    if rmse is None or r2 is None:
+        return "–"
+    return f"{rmse:.3g} ({r2:.3f})" if r2 > _WORST_R2 else f"{rmse:.3g} (< {_WORST_R2})"

@@ -1,0 +1,169 @@
+"""Trains the behaviour policies of the data sets by stable-baselines3, as far as a wanted return (PerSim, section 5).
+
+DQN where actions are discrete, TD3 where they are continuous. stable-baselines3 is an optional dependency: it is needed
+to train policies, not to use them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from persim_lightning.data.episodes import play
+from persim_lightning.data.policies import NetworkPolicy, PolicyInfo, save_policy
+from persim_lightning.envs import Environment
+from persim_lightning.errors import ConfigurationError, PersimError
+
+ALGORITHMS = ("DQN", "TD3")
+_PACKAGES = ("stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
+_EPISODES_IN_TRAINING = 20
+_EPISODES = 100
+_EVALUATION_SEED = 12345
+
+
+def train_behavior_policy(
+    environment: Environment,
+    covariates: tuple[float, ...],
+    *,
+    algorithm: str,
+    settings: dict[str, Any],
+    level: float,
+    tolerance: float,
+    max_steps: int,
+    evaluate_every: int,
+    seed: int,
+    folder: Path,
+    name: str,
+) -> PolicyInfo:
+    """Train on one agent until the greedy policy's mean return is about `level`, and save its weights.
+
+    Every evaluation that comes nearer to the level than those before writes the policy, so an interruption
+    loses little.
+
+    Parameters
+    ----------
+    environment : Environment
+    covariates : tuple of float
+        The agent's.
+    algorithm : {'DQN', 'TD3'}
+    settings : dict
+        Keyword arguments of the algorithm's class in stable-baselines3. `action_noise` is the standard deviation of
+        Gaussian exploration.
+    level : float
+        Wanted mean return.
+    tolerance : float
+        Training stops at the first evaluation within this share of the level. Returns can leap over the level; they
+        come back to it sooner or later, as policies go on changing.
+    max_steps : int
+        Environment steps after which training gives up.
+    evaluate_every : int
+        Environment steps between evaluations of 20 episodes.
+    seed : int
+    folder, name
+        Where :func:`persim_lightning.data.policies.save_policy` writes.
+
+    Returns
+    -------
+    PolicyInfo
+        With the return over 100 episodes.
+
+    Raises
+    ------
+    ConfigurationError
+        If stable-baselines3 is not installed, or the algorithm does not fit the environment.
+    PersimError
+        If the level is not reached; the nearest weights are written all the same.
+    """
+    sb3 = _stable_baselines3()
+    discrete = environment.num_actions is not None
+    if algorithm != ("DQN" if discrete else "TD3"):
+        raise ConfigurationError(f"{environment.name}: DQN needs discrete actions, TD3 continuous ones")
+    named: dict[str, Any] = environment.named(covariates)
+    options = dict(settings)
+    if "action_noise" in options:
+        dims = len(environment.action_names)
+        noise = import_module("stable_baselines3.common.noise").NormalActionNoise
+        options["action_noise"] = noise(np.zeros(dims), np.full(dims, options["action_noise"]))
+    agent_env = gymnasium.make(environment.gym_id, None, **named)
+    model: Any = getattr(sb3, algorithm)("MlpPolicy", agent_env, seed=seed, **options)
+    agent = torch.tensor([covariates], dtype=torch.float64)
+
+    def evaluate(weights: dict[str, Tensor], episodes: int, evaluation_seed: int) -> Tensor:
+        policy = NetworkPolicy(weights, discrete)
+        return play(environment, policy, agent.expand(episodes, -1), environment.max_steps, evaluation_seed).returns
+
+    def save(weights: dict[str, Tensor], steps: int, returns: Tensor, evaluation_seed: int) -> PolicyInfo:
+        info = PolicyInfo(
+            environment=environment.name,
+            covariates=named,
+            algorithm=algorithm,
+            settings=settings,
+            level=level,
+            seed=seed,
+            environment_steps=steps,
+            episodes=len(returns),
+            evaluation_seed=evaluation_seed,
+            mean_return=float(returns.mean()),
+            std_return=float(returns.std()),
+            versions={package: version(package) for package in _PACKAGES},
+        )
+        save_policy(folder, name, weights, info)
+        return info
+
+    best: dict[str, Tensor] = {}
+    best_steps, best_return = 0, -float("inf")
+    reached = False
+    with Progress() as progress:
+        task = progress.add_task(name, total=max_steps)
+
+        def on_step(local: dict[str, Any], _: dict[str, Any]) -> bool:
+            nonlocal best, best_steps, best_return, reached
+            steps = model.num_timesteps
+            if steps % evaluate_every:
+                return True
+            weights = _greedy_weights(model, discrete)
+            # Not the seed of the final evaluation: the choice of weights would flatter it.
+            returns = evaluate(weights, _EPISODES_IN_TRAINING, seed)
+            mean = float(returns.mean())
+            progress.update(task, completed=steps, description=f"{name}: return {mean:.0f}")
+            if not best or abs(mean - level) < abs(best_return - level):
+                progress.console.print(f"{name}: step {steps}, return {mean:.0f} ± {float(returns.std()):.0f}")
+                best, best_steps, best_return = weights, steps, mean
+                save(weights, steps, returns, seed)
+            reached = abs(mean - level) <= tolerance * abs(level)
+            return not reached
+
+        model.learn(max_steps, callback=on_step)
+    if not best:
+        raise ConfigurationError(f"evaluate_every {evaluate_every} is more than max_steps {max_steps}")
+    info = save(best, best_steps, evaluate(best, _EPISODES, _EVALUATION_SEED), _EVALUATION_SEED)
+    if not reached:
+        raise PersimError(
+            f"{name}: {max_steps} steps did not end near a return of {level:g} (nearest: {info.mean_return:.0f}, "
+            f"written to {folder}); try another seed or more steps"
+        )
+    return info
+
+
+def _stable_baselines3() -> ModuleType:
+    try:
+        return import_module("stable_baselines3")
+    except ImportError as error:
+        raise ConfigurationError(
+            "training policies needs stable-baselines3: pip install 'persim-lightning[policies]'"
+        ) from error
+
+
+def _greedy_weights(model: Any, discrete: bool) -> dict[str, Tensor]:
+    """The linear layers of what the trained policy does without exploration, copied."""
+    network = model.policy.q_net.q_net if discrete else model.policy.actor.mu
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}

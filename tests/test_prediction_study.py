@@ -1,0 +1,115 @@
+"""Table 1 from end to end on a small population: fits, reuses, goes on, refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from persim_lightning.data.behavior import DATASETS
+from persim_lightning.prediction_study import Cell, table_rows
+from tests.conftest import ROOT
+from tests.test_fit import environment
+
+SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2", "--trainer.max_epochs", "2"]
+
+
+def evaluate_all(folder, *options, fit_options=SMALL):
+    return subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "tools/evaluate.py"), "--all", "--env", "cartpole"),
+            *("--conf", str(ROOT / "conf"), *options, "--", "--wandb", "disabled", *fit_options),
+        ],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table1")
+    done = evaluate_all(folder, "--without_agents")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_a_run_for_every_data_set_and_method(finished):
+    folder, printed = finished
+    cells = json.loads((folder / "runs/table1/table1.json").read_text())
+    methods = ("PerSim", "without agent factors")
+    assert [(cell["dataset"], cell["method"]) for cell in cells] == [(d, m) for d in DATASETS for m in methods]
+    for cell in cells:
+        assert cell["scores"] == json.loads((folder / cell["run"] / "prediction.json").read_text())
+        config = yaml.safe_load((folder / cell["run"] / "config.yaml").read_text())
+        assert config["data"]["dataset"] == cell["dataset"]
+        assert config["model"]["init_args"]["agent_factors"] == (cell["method"] == "PerSim")
+    assert "wrote runs/table1/table1.md" in printed
+    page = (folder / "runs/table1/table1.md").read_text()
+    assert "| data | method | agent 0 | agent 1 | agent 2 | agent 3 | agent 4 |" in page
+    assert "| pure-eps-40 | without agent factors |" in page
+
+
+def test_without_agent_factors_all_agents_are_one(finished):
+    folder, _ = finished
+    for method, differ in (("PerSim", True), ("without-agent-factors", False)):
+        rows = json.loads((folder / f"runs/table1/cartpole-random-{method}/latent_factors.json").read_text())["rows"]
+        factors = {tuple(row[3:8]) for row in rows}
+        assert (len(factors) > 1) == differ
+
+
+def test_finished_runs_are_kept_and_a_lost_one_is_made_again(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    runs = tmp_path / "copy/runs/table1"
+    # Absolute in the provenance, so that a copied folder would look for its data in the old place.
+    kept = json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text())
+    shutil.rmtree(runs / "cartpole-random-PerSim")
+    before = (runs / "table1.md").read_text()
+    done = evaluate_all(tmp_path / "copy", "--without_agents")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained 6 agents") == 1
+    assert (runs / "table1.md").read_text() == before
+    assert json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text()) == kept
+
+
+def test_runs_under_other_settings_are_not_reused(finished):
+    folder, _ = finished
+    done = evaluate_all(folder, fit_options=[*SMALL, "--model.rank", "2"])
+    assert done.returncode == 1
+    assert "cartpole-pure-PerSim was fitted under other settings" in done.stderr.splitlines()[-1]
+
+
+def test_runs_on_a_changed_table_are_not_reused(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy/runs/table1/cartpole-pure-PerSim/provenance.json"
+    facts = json.loads(path.read_text())
+    facts["data"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(facts))
+    done = evaluate_all(tmp_path / "copy", "--without_agents")
+    assert done.returncode == 1
+    assert "was fitted on another" in done.stderr.splitlines()[-1]
+
+
+def test_run_and_data_or_all(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools/evaluate.py")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "give --run and --data, or --all" in done.stderr
+
+
+def test_scores_that_cannot_be_written_as_numbers():
+    scores = [
+        {"agent": 0, "rmse": 0.012345, "r2": 0.98765},
+        {"agent": 1, "rmse": 12.5, "r2": -1234.5},
+        {"agent": 2, "rmse": None, "r2": None},
+    ]
+    [headings, row] = table_rows([Cell("cartpole", "pure", "PerSim", "run", scores)], "cartpole")
+    assert headings == ["data", "method", "agent 0", "agent 1", "agent 2"]
+    assert row == ["pure", "PerSim", "0.0123 (0.988)", "12.5 (< -10)", "–"]
