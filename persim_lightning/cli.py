@@ -50,6 +50,8 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             main()
         except (PersimError, MisconfigurationException) as error:
             sys.exit(_one_line(error))
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
         except ValueError as error:
             # jsonargparse wraps whatever a model's constructor raises.
             cause: BaseException | None = error
@@ -231,6 +233,8 @@ def fit(args: list[str] | None = None) -> Path:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # Lightning 2.6 calls a function of torch 2.13 by its old name at every batch.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+    # Other commands call this function with arguments of their own.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     with _run_variable():
         cli = FitCLI(
             model_class=pl.LightningModule,

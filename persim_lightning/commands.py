@@ -118,6 +118,7 @@ def train_policy(
     tolerance: PositiveFloat,
     max_steps: PositiveInt,
     evaluate_every: PositiveInt,
+    evaluation_episodes: PositiveInt,
     agent: str = "test",
     seed: NonNegativeInt = 0,
     threads: PositiveInt = 1,
@@ -134,6 +135,7 @@ def train_policy(
         tolerance: Share of the level within which a return counts as having reached it.
         max_steps: Environment steps after which training gives up.
         evaluate_every: Environment steps between evaluations.
+        evaluation_episodes: Episodes of one evaluation during training.
         agent: Position of a policy-training agent (0, 1, …), or test for the default agent.
         seed: Seed of networks, exploration and environment.
         threads: CPU threads.
@@ -157,6 +159,7 @@ def train_policy(
         tolerance=tolerance,
         max_steps=max_steps,
         evaluate_every=evaluate_every,
+        evaluation_episodes=evaluation_episodes,
         seed=seed,
         folder=out,
         name=policy_name(env, agent),

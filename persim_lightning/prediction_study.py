@@ -63,7 +63,7 @@ def study(
     Raises
     ------
     ConfigurationError
-        If a run folder holds a run on other data.
+        If a configuration is missing, or a run folder holds a run under other settings or on other data.
     """
     cells = []
     for environment in environments:
@@ -79,6 +79,8 @@ def study(
 
 def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
     """Leave a finished run in `run`: the one that is there, the one begun there, or a new one."""
+    if not config.is_file():
+        raise ConfigurationError(f"{config}: no such file (--conf says where configurations lie)")
     asked = {"config": config.read_text(), "options": options}
     record, last = run / "study.json", run / "checkpoints" / "last.ckpt"
     if record.is_file() and json.loads(record.read_text()) != asked:

@@ -25,7 +25,6 @@ from persim_lightning.errors import ConfigurationError, PersimError
 
 ALGORITHMS = ("DQN", "TD3")
 _PACKAGES = ("stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
-_EPISODES_IN_TRAINING = 20
 _EPISODES = 100
 _EVALUATION_SEED = 12345
 
@@ -40,6 +39,7 @@ def train_behavior_policy(
     tolerance: float,
     max_steps: int,
     evaluate_every: int,
+    evaluation_episodes: int,
     seed: int,
     folder: Path,
     name: str,
@@ -66,7 +66,9 @@ def train_behavior_policy(
     max_steps : int
         Environment steps after which training gives up.
     evaluate_every : int
-        Environment steps between evaluations of 20 episodes.
+        Environment steps between evaluations.
+    evaluation_episodes : int
+        Episodes of one evaluation during training.
     seed : int
     folder, name
         Where :func:`persim_lightning.data.policies.save_policy` writes.
@@ -94,7 +96,10 @@ def train_behavior_policy(
         noise = import_module("stable_baselines3.common.noise").NormalActionNoise
         options["action_noise"] = noise(np.zeros(dims), np.full(dims, options["action_noise"]))
     agent_env = gymnasium.make(environment.gym_id, None, **named)
-    model: Any = getattr(sb3, algorithm)("MlpPolicy", agent_env, seed=seed, **options)
+    try:
+        model: Any = getattr(sb3, algorithm)("MlpPolicy", agent_env, seed=seed, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"settings do not fit {algorithm} of stable-baselines3: {error}") from error
     agent = torch.tensor([covariates], dtype=torch.float64)
 
     def evaluate(weights: dict[str, Tensor], episodes: int, evaluation_seed: int) -> Tensor:
@@ -132,7 +137,7 @@ def train_behavior_policy(
                 return True
             weights = _greedy_weights(model, discrete)
             # Not the seed of the final evaluation: the choice of weights would flatter it.
-            returns = evaluate(weights, _EPISODES_IN_TRAINING, seed)
+            returns = evaluate(weights, evaluation_episodes, seed)
             mean = float(returns.mean())
             progress.update(task, completed=steps, description=f"{name}: return {mean:.0f}")
             if not best or abs(mean - level) < abs(best_return - level):

@@ -64,9 +64,15 @@ def test_unknown_agent(tmp_path):
     assert done.stderr.splitlines()[-1] == "error: --agent 7: choose from 0, 1, 2, 3, 4, test"
 
 
+def test_unknown_setting(tmp_path):
+    done = train(tmp_path, "cartpole", "--settings", '{"learning_rat": 1}')
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: settings do not fit DQN of stable-baselines3")
+
+
 def call(environment="cartpole", **changed):
     settings = {"algorithm": "DQN", "settings": {}, "level": 1.0, "tolerance": 0.1, "max_steps": 10}
-    settings |= {"evaluate_every": 5, "seed": 0, "folder": None, "name": "mine"}
+    settings |= {"evaluate_every": 5, "evaluation_episodes": 2, "seed": 0, "folder": None, "name": "mine"}
     environment = get_environment(environment)
     return train_behavior_policy(environment, environment.policy_training_agents[0], **{**settings, **changed})
 
