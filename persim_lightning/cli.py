@@ -30,7 +30,7 @@ from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
 from persim_lightning.data.datamodule import TrajectoryDataModule
-from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
@@ -285,7 +285,7 @@ def _train(cli: FitCLI) -> Path:
     run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
     data.check(trainer.world_size)
     _check_checkpoint(cli)
-    facts = provenance(str(data.path.resolve()), data.sha256, cli.config.seed_everything)
+    facts = provenance(data.files(), cli.config.seed_everything)
     if trainer.is_global_zero:
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(cli.parser.dump(cli.config, skip_none=False))
@@ -295,7 +295,7 @@ def _train(cli: FitCLI) -> Path:
     except SystemExit as error:
         # What Lightning makes of Ctrl-C.
         advice = f"go on with --ckpt_path {last}" if last.exists() else "no checkpoint was reached, so start again"
-        raise PersimError(f"interrupted: {advice}") from error
+        raise FitInterruptedError(f"interrupted: {advice}") from error
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
         model.personalized().save(run_dir)

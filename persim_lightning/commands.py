@@ -1,4 +1,4 @@
-"""The small commands: `tools/collect.py` and `tools/evaluate.py`."""
+"""The small commands: `tools/collect.py`, `tools/evaluate.py` and `tools/train_policy.py`."""
 
 from __future__ import annotations
 
@@ -74,9 +74,11 @@ def evaluate_command(args: list[str] | None = None) -> None:
     table.add_argument("options", nargs="*", help="further options of tools/fit.py for every run, after --")
     given = parser.parse_args(args)
     if given.all:
+        if given.run or given.data or given.mean_agent or given.out:
+            parser.error("--run, --data, --mean_agent and --out belong to a single run, not to --all")
         _evaluate_all(given)
-    elif given.run is None or given.data is None:
-        parser.error("give --run and --data, or --all")
+    elif given.options or given.run is None or given.data is None:
+        parser.error("give --run and --data and nothing after them, or --all")
     else:
         _evaluate_run(given)
 
@@ -143,16 +145,13 @@ def train_policy(
     """
     torch.set_num_threads(threads)
     environment = get_environment(env)
-    trained_on = dict(enumerate(environment.policy_training_agents))
-    if agent == "test":
-        covariates = tuple(covariate.default for covariate in environment.covariates)
-    elif agent.isdecimal() and int(agent) in trained_on:
-        covariates = trained_on[int(agent)]
-    else:
-        raise ConfigurationError(f"--agent {agent}: choose from {', '.join(map(str, trained_on))}, test")
+    trained_on = {str(index): covariates for index, covariates in enumerate(environment.policy_training_agents)}
+    trained_on["test"] = tuple(covariate.default for covariate in environment.covariates)
+    if agent not in trained_on:
+        raise ConfigurationError(f"--agent {agent}: choose from {', '.join(trained_on)}")
     info = train_behavior_policy(
         environment,
-        covariates,
+        trained_on[agent],
         algorithm=algorithm,
         settings=settings,
         level=test_level if agent == "test" else pure_level,

@@ -15,3 +15,7 @@ class ConfigurationError(PersimError):
 
 class SimulatorFileError(PersimError):
     """A saved simulator or checkpoint cannot be used for what was asked."""
+
+
+class FitInterruptedError(PersimError):
+    """Training was interrupted; the message says how to go on."""

@@ -8,12 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from persim_lightning.cli import fit
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import file_sha256
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.files import atomic_write, markdown_table, write_json
 
+_OWN_OPTIONS = {
+    *("--config", "--run_dir", "--ckpt_path", "--data", "--model.agent_factors"),
+    *("--data.env", "--data.dataset", "--data.root", "--data.path", "--data.test_path"),
+    # Lightning would start this whole command once more for every further process.
+    *("--trainer.devices", "--trainer.strategy", "--trainer.num_nodes"),
+}
 # Below it, only that it is bad can be said.
 _WORST_R2 = -10
 # What the run folder's name adds, and the options that it stands for.
@@ -65,6 +73,9 @@ def study(
     ConfigurationError
         If a configuration is missing, or a run folder holds a run under other settings or on other data.
     """
+    taken = [option for option in options if option.split("=")[0] in _OWN_OPTIONS]
+    if taken:
+        raise ConfigurationError(f"{taken[0]} cannot be given for all runs of the table")
     cells = []
     for environment in environments:
         for dataset in DATASETS:
@@ -81,37 +92,41 @@ def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
     """Leave a finished run in `run`: the one that is there, the one begun there, or a new one."""
     if not config.is_file():
         raise ConfigurationError(f"{config}: no such file (--conf says where configurations lie)")
-    asked = {"config": config.read_text(), "options": options}
-    record, last = run / "study.json", run / "checkpoints" / "last.ckpt"
-    if record.is_file() and json.loads(record.read_text()) != asked:
+    asked = {"config": yaml.safe_load(config.read_text()), "options": options}
+    record, last, finished = run / "study.json", run / "checkpoints" / "last.ckpt", run / "provenance.json"
+    begun = last.is_file() or finished.is_file()
+    if begun and (not record.is_file() or json.loads(record.read_text()) != asked):
         raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
-    if (run / "provenance.json").is_file():
-        _check_data(run)
+    if finished.is_file():
+        _check_data(run, json.loads(finished.read_text())["data"])
         return
     write_json(asked, record)
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
-    fit(["--config", str(config), *options, "--run_dir", str(run), *resume])
+    try:
+        fit(["--config", str(config), *options, "--run_dir", str(run), *resume])
+    except FitInterruptedError as error:
+        raise FitInterruptedError("interrupted: the same command goes on") from error
 
 
-def _check_data(run: Path) -> None:
-    """Refuse a run whose training table has changed or gone since."""
-    data = json.loads((run / "provenance.json").read_text())["data"]
-    table = Path(data["path"])
-    if not table.is_file() or file_sha256(table) != data["sha256"]:
-        raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or choose another --runs")
+def _check_data(run: Path, data: dict[str, str]) -> None:
+    """Refuse a run one of whose tables has changed or gone since."""
+    for kind in ("", "test_"):
+        table = Path(data[f"{kind}path"])
+        if not table.is_file() or file_sha256(table) != data[f"{kind}sha256"]:
+            raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or choose another --runs")
 
 
-def write_study(cells: Sequence[Cell], folder: Path) -> tuple[Path, Path]:
-    """Write `table1.json` and `table1.md`, each whole or not at all."""
-    values, page = folder / "table1.json", folder / "table1.md"
-    write_json([asdict(cell) for cell in cells], values)
-    lines = []
+def write_study(cells: Sequence[Cell], folder: Path) -> list[Path]:
+    """Write `table1-<environment>.json` and `.md` for every environment, each whole or not at all."""
+    written = []
     for environment in dict.fromkeys(cell.environment for cell in cells):
+        values, page = folder / f"table1-{environment}.json", folder / f"table1-{environment}.md"
+        write_json([asdict(cell) for cell in cells if cell.environment == environment], values)
         headings, *rows = table_rows(cells, environment)
-        lines += [f"## {environment}", "", *markdown_table(headings, rows), ""]
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join(lines))
-    return values, page
+        with atomic_write(page) as temporary:
+            temporary.write_text("\n".join(markdown_table(headings, rows)) + "\n")
+        written += [values, page]
+    return written
 
 
 def table_rows(cells: Sequence[Cell], environment: str) -> list[list[str]]:

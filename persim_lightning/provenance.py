@@ -24,20 +24,20 @@ PACKAGES = (
 )
 
 
-def provenance(data_path: str, data_sha256: str, seed: int) -> dict[str, Any]:
+def provenance(data: dict[str, str | None], seed: int) -> dict[str, Any]:
     """Facts that are needed to repeat a run.
 
     Parameters
     ----------
-    data_path, data_sha256 : str
-        Training table and its hash.
+    data : dict
+        Tables and their hashes.
     seed : int
     """
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "seed": seed,
-        "data": {"path": data_path, "sha256": data_sha256},
+        "data": data,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),

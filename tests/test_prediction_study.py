@@ -40,7 +40,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_for_every_data_set_and_method(finished):
     folder, printed = finished
-    cells = json.loads((folder / "runs/table1/table1.json").read_text())
+    cells = json.loads((folder / "runs/table1/table1-cartpole.json").read_text())
     methods = ("PerSim", "without agent factors")
     assert [(cell["dataset"], cell["method"]) for cell in cells] == [(d, m) for d in DATASETS for m in methods]
     for cell in cells:
@@ -48,8 +48,8 @@ def test_a_run_for_every_data_set_and_method(finished):
         config = yaml.safe_load((folder / cell["run"] / "config.yaml").read_text())
         assert config["data"]["dataset"] == cell["dataset"]
         assert config["model"]["init_args"]["agent_factors"] == (cell["method"] == "PerSim")
-    assert "wrote runs/table1/table1.md" in printed
-    page = (folder / "runs/table1/table1.md").read_text()
+    assert "wrote runs/table1/table1-cartpole.md" in printed
+    page = (folder / "runs/table1/table1-cartpole.md").read_text()
     assert "| data | method | agent 0 | agent 1 | agent 2 | agent 3 | agent 4 |" in page
     assert "| pure-eps-40 | without agent factors |" in page
 
@@ -68,11 +68,11 @@ def test_finished_runs_are_kept_and_a_lost_one_is_made_again(finished, tmp_path)
     runs = tmp_path / "copy/runs/table1"
     kept = json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text())
     shutil.rmtree(runs / "cartpole-random-PerSim")
-    before = (runs / "table1.md").read_text()
+    before = (runs / "table1-cartpole.md").read_text()
     done = evaluate_all(tmp_path / "copy", "--without_agents")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 6 agents") == 1
-    assert (runs / "table1.md").read_text() == before
+    assert (runs / "table1-cartpole.md").read_text() == before
     assert json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text()) == kept
 
 
@@ -83,16 +83,31 @@ def test_runs_under_other_settings_are_not_reused(finished):
     assert "cartpole-pure-PerSim was fitted under other settings" in done.stderr.splitlines()[-1]
 
 
-def test_runs_on_a_changed_table_are_not_reused(finished, tmp_path):
+@pytest.mark.parametrize("table", ["sha256", "test_sha256"])
+def test_runs_on_a_changed_table_are_not_reused(finished, tmp_path, table):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy")
     path = tmp_path / "copy/runs/table1/cartpole-pure-PerSim/provenance.json"
     facts = json.loads(path.read_text())
-    facts["data"]["sha256"] = "0" * 64
+    facts["data"][table] = "0" * 64
     path.write_text(json.dumps(facts))
     done = evaluate_all(tmp_path / "copy", "--without_agents")
     assert done.returncode == 1
     assert "was fitted on another" in done.stderr.splitlines()[-1]
+
+
+def test_a_mistyped_option_does_not_spoil_the_folder(tmp_path):
+    done = evaluate_all(tmp_path, fit_options=[*SMALL, "--model.rnk", "2"])
+    assert "rnk" in done.stderr
+    done = evaluate_all(tmp_path, fit_options=[*SMALL, "--trainer.max_epochs", "0"])
+    assert "max_epochs must be at least 1" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("option", ["--data.dataset=random", "--data.path=x.csv", "--trainer.devices=2"])
+def test_options_that_the_table_sets_itself(tmp_path, option):
+    done = evaluate_all(tmp_path, fit_options=[option])
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"error: {option} cannot be given for all runs of the table"
 
 
 def test_run_and_data_or_all(tmp_path):
@@ -100,7 +115,7 @@ def test_run_and_data_or_all(tmp_path):
         [sys.executable, str(ROOT / "tools/evaluate.py")], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "give --run and --data, or --all" in done.stderr
+    assert "give --run and --data and nothing after them, or --all" in done.stderr
 
 
 def test_missing_configuration(tmp_path):

@@ -15,12 +15,12 @@ from torch import Tensor
 from persim_lightning.data.table import load_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
+from persim_lightning.errors import TableError
 from persim_lightning.figures import save_figure
 from persim_lightning.files import atomic_write, markdown_table, write_json
 from persim_lightning.types import Schema
 
-# The JSON is written last, so a folder that has it has the whole card.
-CARD, MARKDOWN, _PICTURE = "card.json", "card.md", "coverage.png"
+CARD_FILES = CARD, MARKDOWN, _PICTURE = "card.json", "card.md", "coverage.png"
 _ACTION_BINS = 10
 # Up to so many coordinates, the picture shows every pair of them; beyond, each by itself.
 _MAX_PAIRED = 4
@@ -42,8 +42,9 @@ def file_sha256(path: Path) -> str:
 
 def write_card(environment: Environment, path: Path, source: CardSource) -> None:
     """Describe the table at `path` by `card.json`, `card.md` and `coverage.png` beside it."""
-    schema = Schema(environment.state_names, environment.action_names, environment.num_actions)
-    trajectories = load_trajectories(path, schema)
+    trajectories = load_trajectories(path, environment.schema)
+    if trajectories.reward is None:
+        raise TableError(f"{path}: no column 'reward', as in tables of older versions; remove it to collect it anew")
     card = describe(environment, trajectories, source)
     card["table"] = {"file": path.name, "sha256": file_sha256(path)}
     save_figure(draw_coverage(trajectories, f"{environment.name}, {source.dataset}"), path.parent / _PICTURE)

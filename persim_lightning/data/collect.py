@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from persim_lightning.data.behavior import TEST_EPSILON, dataset_policy, describe_dataset, test_policy
-from persim_lightning.data.card import CARD, CardSource, write_card
+from persim_lightning.data.card import CARD_FILES, CardSource, write_card
 from persim_lightning.data.episodes import Episodes, play
 from persim_lightning.data.table import write_table
 from persim_lightning.envs import Environment
@@ -106,13 +107,12 @@ def ensure_training_data(
     folder = root / environment.name / f"{dataset}-n{num_agents}-seed{seed}"
     covariates = sample_population(environment, num_agents, seed)
     table, agents = folder / "train.parquet", folder / "agents.parquet"
-    source = CardSource(dataset, words, seed)
     _make_missing(
         {
-            agents: lambda: write_table(agents_table(environment, covariates), agents),
-            table: lambda: write_table(collect_training(environment, dataset, covariates, seed), table),
-            folder / CARD: lambda: write_card(environment, table, source),
-        }
+            agents: lambda: agents_table(environment, covariates),
+            table: lambda: collect_training(environment, dataset, covariates, seed),
+        },
+        lambda: write_card(environment, table, CardSource(dataset, words, seed)),
     )
     return TrainingPaths(table, agents)
 
@@ -123,25 +123,41 @@ def ensure_test_data(root: Path, environment: Environment, seed: int) -> Path:
     words = f"the policy trained on the default agent; a random action in {TEST_EPSILON:.0%} of the steps"
     source = CardSource("test", f"{words}; episodes are cut after {TEST_STEPS} steps", seed)
     _make_missing(
-        {
-            table: lambda: write_table(collect_test(environment, TEST_EPISODES, seed + _TEST_SEED), table),
-            table.parent / CARD: lambda: write_card(environment, table, source),
-        }
+        {table: lambda: collect_test(environment, TEST_EPISODES, seed + _TEST_SEED)},
+        lambda: write_card(environment, table, source),
     )
     return table
 
 
-def _make_missing(makers: dict[Path, Callable[[], None]]) -> None:
-    """Make the files of one folder that do not exist yet, in order.
+def _make_missing(makers: dict[Path, Callable[[], pa.Table]], make_card: Callable[[], None]) -> None:
+    """Make the tables of one folder that do not exist yet, and its card where it is incomplete or a table is new.
 
-    Every file is written whole or not at all, and a lock lets the first of several processes work while the
-    others wait.
+    Every file is written whole or not at all, and a lock lets the first of several processes work while the others
+    wait.
     """
-    if all(path.is_file() for path in makers):
-        return
     folder = next(iter(makers)).parent
+    card = [folder / name for name in CARD_FILES]
+    if all(path.is_file() for path in (*makers, *card)):
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         for path, make in makers.items():
             if not path.is_file():
-                make()
+                for stale in card:
+                    stale.unlink(missing_ok=True)
+                with _one_thread():
+                    table = make()
+                write_table(table, path)
+        if not all(path.is_file() for path in card):
+            make_card()
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """The last bits of a network's output depend on how many threads share a small batch; tables must not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -18,7 +18,7 @@ from persim_lightning.data.table import load_covariates, load_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.types import Schema, Statistics, Transitions
+from persim_lightning.types import Statistics, Transitions
 
 # Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
 CHUNK_ROWS = 1 << 18
@@ -160,7 +160,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         for given in (path, test_path, agents_path):
             if given is not None and not given.is_file():
                 raise ConfigurationError(f"{given}: no such file")
-        self.schema = Schema(self.environment.state_names, self.environment.action_names, self.environment.num_actions)
+        self.schema = self.environment.schema
         self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
         self._path, self._test_path, self._agents_path = path, test_path, agents_path
         self._batch_size, self._val_fraction, self.walls = batch_size, val_fraction, walls
@@ -260,6 +260,16 @@ class TrajectoryDataModule(pl.LightningDataModule):
     def sha256(self) -> str:
         """Hash of the training table's file."""
         return file_sha256(self.path)
+
+    def files(self) -> dict[str, str | None]:
+        """Training and test table, and their hashes."""
+        test = self.test_path
+        return {
+            "path": str(self.path.resolve()),
+            "sha256": self.sha256,
+            "test_path": None if test is None else str(test.resolve()),
+            "test_sha256": None if test is None else file_sha256(test),
+        }
 
     def check(self, world_size: int) -> None:
         """Read every table that the run will need, so that a bad one shows before anything is written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import PersimError
@@ -56,7 +58,7 @@ class PolicyInfo:
     versions: dict[str, str]
 
 
-class NetworkPolicy(nn.Module):
+class NetworkPolicy:
     """A deterministic policy: linear layers with ReLU between them.
 
     Parameters
@@ -66,23 +68,36 @@ class NetworkPolicy(nn.Module):
     discrete : bool
         Whether the outputs are values of discrete actions, of which the highest is taken; otherwise their tanh is the
         action.
+
+    Raises
+    ------
+    ValueError
+        If the layers do not fit together.
     """
 
     def __init__(self, weights: dict[str, Tensor], discrete: bool) -> None:
-        super().__init__()
         self._discrete = discrete
-        layers: list[nn.Module] = []
-        for index in sorted({int(name.split(".")[0]) for name in weights}):
-            out_features, in_features = weights[f"{index}.weight"].shape
-            layers += [nn.Linear(in_features, out_features), nn.ReLU()]
-        self.network = nn.Sequential(*layers[:-1])
-        self.network.load_state_dict(weights)
+        indices = sorted({int(name.split(".")[0]) for name in weights})
+        # Plain tensors: torch's layers would draw from the global generator, and so change what is seeded next.
+        self._layers = [(weights[f"{index}.weight"], weights[f"{index}.bias"]) for index in indices]
+        for (before, _), (after, _) in itertools.pairwise(self._layers):
+            if after.shape[1] != len(before):
+                raise ValueError(f"a layer of {len(before)} outputs precedes one of {after.shape[1]} inputs")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of inputs and outputs."""
+        return self._layers[0][0].shape[1], len(self._layers[-1][0])
 
     @torch.no_grad()
-    def forward(self, states: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
         """States (B, D) -> actions, (B,) int64 or (B, A) float64 in [-1, 1]; the generator is not used."""
-        outputs: Tensor = self.network(states.float())
-        return outputs.argmax(-1) if self._discrete else outputs.tanh().double()
+        values = states.float()
+        *hidden, output = self._layers
+        for layer in hidden:
+            values = F.linear(values, *layer).relu()
+        values = F.linear(values, *output)
+        return values.argmax(-1) if self._discrete else values.tanh().double()
 
 
 def policy_name(environment: str, agent: int | str) -> str:
@@ -123,6 +138,11 @@ def load_policy(name: str, folder: Path | None = None) -> tuple[NetworkPolicy, P
         info = PolicyInfo(**json.loads(description.read_text()))
         environment = get_environment(info.environment)
         policy = NetworkPolicy(load(weights.read_bytes()), environment.num_actions is not None)
-    except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
-        raise PersimError(f"{weights}: not a readable policy ({type(error).__name__}: {error})") from error
+        shape = len(environment.state_names), environment.num_actions or len(environment.action_names)
+        if policy.shape != shape:
+            raise ValueError(
+                f"{policy.shape[0]} inputs and {policy.shape[1]} outputs, but {info.environment} has {shape}"
+            )
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise PersimError(f"{weights} and .json: not a readable policy ({type(error).__name__}: {error})") from error
     return policy, info

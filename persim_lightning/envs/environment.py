@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from persim_lightning.types import Schema
+
 
 class Covariate(NamedTuple):
     """A hidden parameter in which agents differ: its uniform range in the population and the default agent's value."""
@@ -70,6 +72,11 @@ class Environment:
     make_batch: Callable[[Tensor, int], EnvironmentBatch]
     reward: Callable[[Tensor, Tensor, Tensor], Tensor]
     terminated: Callable[[Tensor], Tensor]
+
+    @property
+    def schema(self) -> Schema:
+        """Columns of a table of this environment."""
+        return Schema(self.state_names, self.action_names, self.num_actions)
 
     def named(self, covariates: Sequence[float]) -> dict[str, float]:
         """One agent's covariates by their names, as the gymnasium environment takes them."""

@@ -60,11 +60,14 @@ def test_policy_training_agents_are_nearest_to_themselves(name):
 
 
 def test_distance_is_relative_to_the_range():
-    """A push of 4 N is a quarter of its range, .15 m a fifth: raw distances would order them the other way."""
+    """(8.1, .59): raw, (10, .5) is nearer than (10, .675), both being 1.9 away; by shares of the ranges it is not."""
     environment = get_environment("cartpole")
-    agent = torch.tensor([[10.0, 0.59], [8.1, 0.5]], dtype=torch.float64)
-    # (10, .59): (10, .5) is .13 away, (10, .675) .12. (8.1, .5): (10, .5) is .119 away, (6, .5) .131.
-    assert nearest_training_agent(environment, agent).tolist() == [3, 2]
+    agent = torch.tensor([[8.1, 0.59], [8.1, 0.5]], dtype=torch.float64)
+    trained = torch.tensor(environment.policy_training_agents, dtype=torch.float64)
+    shares = torch.tensor([16.0, 0.7], dtype=torch.float64)
+    expected = torch.cdist(agent / shares, trained / shares).argmin(1)
+    assert nearest_training_agent(environment, agent).tolist() == expected.tolist() == [3, 2]
+    assert torch.cdist(agent, trained).argmin(1).tolist() != expected.tolist()
 
 
 def test_several_agents_equally_near_are_a_tie_for_the_first():

@@ -12,7 +12,6 @@ from persim_lightning.data.collect import ensure_training_data
 from persim_lightning.data.table import trajectories_from_table, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import TableError
-from persim_lightning.types import Schema
 
 SOURCE = CardSource("mine", "by hand", 3)
 
@@ -33,8 +32,7 @@ def mountain_car_table(**changed):
 
 def test_numbers_of_a_table_made_by_hand():
     environment = get_environment("mountaincar")
-    schema = Schema(environment.state_names, environment.action_names, environment.num_actions)
-    card = describe(environment, trajectories_from_table(mountain_car_table(), schema, "t"), SOURCE)
+    card = describe(environment, trajectories_from_table(mountain_car_table(), environment.schema, "t"), SOURCE)
     assert (card["agents"], card["trajectories"], card["transitions"], card["terminated"]) == (5, 5, 7, 1)
     assert card["lengths"] == {"min": 1, "median": 1.0, "mean": 1.4, "max": 3}
     assert card["returns"]["mean_return"] == pytest.approx(-1.2)
@@ -79,10 +77,11 @@ def test_card_folder(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["card.json", "card.md", "coverage.png", "train.parquet"]
 
 
-def test_a_lost_card_is_made_again_for_the_same_table(tmp_path):
+@pytest.mark.parametrize("name", ["card.json", "card.md"])
+def test_a_lost_card_is_made_again_for_the_same_table(tmp_path, name):
     environment = get_environment("cartpole")
     paths = ensure_training_data(tmp_path, environment, "pure", 6, 0)
-    card = paths.table.parent / "card.json"
+    card = paths.table.parent / name
     before, table = card.read_text(), pq.read_table(paths.table)
     card.unlink()
     ensure_training_data(tmp_path, environment, "pure", 6, 0)
@@ -90,9 +89,19 @@ def test_a_lost_card_is_made_again_for_the_same_table(tmp_path):
     assert pq.read_table(paths.table).equals(table)
 
 
-def test_a_table_without_rewards_has_no_returns():
-    environment = get_environment("mountaincar")
-    schema = Schema(environment.state_names, environment.action_names, environment.num_actions)
-    trajectories = trajectories_from_table(mountain_car_table().drop_columns(["reward"]), schema, "t")
-    with pytest.raises(TableError, match="no column 'reward'"):
-        describe(environment, trajectories, SOURCE)
+def test_a_new_table_gets_a_new_card(tmp_path):
+    environment = get_environment("cartpole")
+    paths = ensure_training_data(tmp_path, environment, "random", 6, 0)
+    card = paths.table.parent / "card.json"
+    before = card.read_text()
+    card.write_text("stale")
+    paths.table.unlink()
+    ensure_training_data(tmp_path, environment, "random", 6, 0)
+    assert card.read_text() == before
+
+
+def test_a_table_without_rewards_is_named(tmp_path):
+    path = tmp_path / "train.parquet"
+    write_table(mountain_car_table().drop_columns(["reward"]), path)
+    with pytest.raises(TableError, match=r"train\.parquet: no column 'reward'.*remove it"):
+        write_card(get_environment("mountaincar"), path, SOURCE)

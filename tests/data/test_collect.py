@@ -22,11 +22,6 @@ from persim_lightning.envs import get_environment
 from persim_lightning.envs.population import sample_population
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.files import atomic_write
-from persim_lightning.types import Schema
-
-
-def schema_of(environment):
-    return Schema(environment.state_names, environment.action_names, environment.num_actions)
 
 
 @pytest.mark.parametrize("name", ["mountaincar", "cartpole"])
@@ -34,7 +29,7 @@ def test_rows_are_steps_of_the_environment(name):
     environment = get_environment(name)
     covariates = sample_population(environment, 8, seed=0)
     table = collect_training(environment, "random", covariates, seed=0)
-    data = trajectories_from_table(table, schema_of(environment), "t")
+    data = trajectories_from_table(table, environment.schema, "t")
     rows, _ = data.split_rows(0.0)
     agent = data.row_agent()[rows]
     batch = environment.make_batch(covariates[agent], seed=0)
@@ -49,7 +44,7 @@ def test_rows_are_steps_of_the_environment(name):
 def test_episodes_end_where_the_environment_ends_and_no_row_follows():
     environment = get_environment("cartpole")
     table = collect_training(environment, "random", sample_population(environment, 20, seed=0), seed=0)
-    data = trajectories_from_table(table, schema_of(environment), "t")
+    data = trajectories_from_table(table, environment.schema, "t")
     last = data.offsets[1:] - 1
     assert environment.terminated(data.state[last]).tolist() == data.terminated.tolist()
     others = torch.ones(len(data.state), dtype=torch.bool)
@@ -63,14 +58,14 @@ def test_cut_episodes_have_max_steps_and_are_not_terminated():
     covariates = sample_population(environment, 5, seed=0)
     table = episodes_table(environment, play(environment, RandomPolicy(environment), covariates, 7, 0))
     names = ["agent", *table.column_names[1:]]
-    data = trajectories_from_table(table.rename_columns(names), schema_of(environment), "t")
+    data = trajectories_from_table(table.rename_columns(names), environment.schema, "t")
     assert data.lengths.tolist() == [8] * 5
     assert not data.terminated.any()
 
 
 def test_test_table_has_the_protocols_episodes():
     environment = get_environment("cartpole")
-    data = trajectories_from_table(collect_test(environment, 3, seed=0), schema_of(environment), "t")
+    data = trajectories_from_table(collect_test(environment, 3, seed=0), environment.schema, "t")
     assert data.agent.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
     assert data.lengths.max() <= 61
 
@@ -95,7 +90,7 @@ def test_same_seed_same_hash(tmp_path, dataset):
 def test_rewards_are_the_environments():
     environment = get_environment("mountaincar")
     table = collect_training(environment, "pure", sample_population(environment, 20, seed=0), seed=0)
-    data = trajectories_from_table(table, schema_of(environment), "t")
+    data = trajectories_from_table(table, environment.schema, "t")
     assert data.terminated.any()
     assert not data.terminated.all()
     # -1 a step, and 0 for the one that reaches the goal.
@@ -128,7 +123,7 @@ def test_test_data_are_made_once_for_all_data_sets(tmp_path):
     assert path == tmp_path / "mountaincar/test-seed0/test.parquet"
     made = path.stat().st_mtime_ns
     assert ensure_test_data(tmp_path, environment, seed=0).stat().st_mtime_ns == made
-    data = trajectories_from_table(pq.read_table(path), schema_of(environment), "t")
+    data = trajectories_from_table(pq.read_table(path), environment.schema, "t")
     assert torch.bincount(data.agent).tolist() == [200] * 5
 
 

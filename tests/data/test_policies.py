@@ -85,6 +85,20 @@ def test_saved_policy_is_read_back(tmp_path):
     assert torch.equal(policy(states, torch.Generator()), NetworkPolicy(weights, True)(states, torch.Generator()))
 
 
+def test_loading_leaves_the_global_generator_alone():
+    """Data are made between seeding and building the model: a policy that drew numbers would change its weights."""
+    before = torch.get_rng_state()
+    load_policy("cartpole_0")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_policy_of_another_size(tmp_path):
+    _, info = load_policy("cartpole_test")
+    save_policy(tmp_path, "mine", small_weights(3), info)
+    with pytest.raises(PersimError, match=r"2 inputs and 3 outputs, but cartpole has \(4, 2\)"):
+        load_policy("mine", tmp_path)
+
+
 def test_missing_policy(tmp_path):
     with pytest.raises(PersimError, match=r"cartpole_9\.safetensors: no such file"):
         load_policy("cartpole_9", tmp_path)
@@ -100,5 +114,5 @@ def test_damaged_policy(tmp_path, damage):
         description.write_text(json.dumps({"environment": "mountaincar"}))
     else:
         save_policy(tmp_path, "mine", {**small_weights(3), "2.weight": torch.randn(3, 4)}, info)
-    with pytest.raises(PersimError, match=r"mine\.safetensors: not a readable policy"):
+    with pytest.raises(PersimError, match=r"mine\.safetensors and \.json: not a readable policy"):
         load_policy("mine", tmp_path)

@@ -58,6 +58,15 @@ def test_a_level_out_of_reach_ends_in_one_line_and_keeps_the_nearest_weights(tmp
     assert info.environment_steps in (100, 200)
 
 
+def test_an_existing_policy_is_not_overwritten(tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/cartpole_1.json").write_text("mine")
+    done = train(tmp_path, "cartpole", "--agent", "1")
+    assert done.returncode == 1
+    assert "made/cartpole_1.json exists" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "made/cartpole_1.json").read_text() == "mine"
+
+
 def test_unknown_agent(tmp_path):
     done = train(tmp_path, "cartpole", "--agent", "7")
     assert done.returncode == 1
@@ -89,8 +98,8 @@ def test_without_stable_baselines3_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf/policies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_packaged_policies_were_trained_under_these_settings(path):
-    """What the YAML says is what the shipped weights come from."""
+def test_packaged_policies_were_trained_under_these_hyperparameters(path):
+    """What the YAML says is what the shipped weights come from; seeds differ, and stand in the JSON."""
     wanted = yaml.safe_load(path.read_text())
     for agent in (*range(len(get_environment(path.stem).policy_training_agents)), "test"):
         _, info = load_policy(f"{path.stem}_{agent}")
