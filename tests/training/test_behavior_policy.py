@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_unknown_setting(tmp_path):
 
 def call(environment="cartpole", **changed):
     settings = {"algorithm": "DQN", "settings": {}, "level": 1.0, "tolerance": 0.1, "max_steps": 10}
-    settings |= {"evaluate_every": 5, "evaluation_episodes": 2, "seed": 0, "folder": None, "name": "mine"}
+    settings |= {"evaluate_every": 5, "evaluation_episodes": 2, "seed": 0, "folder": Path("nowhere"), "name": "mine"}
     environment = get_environment(environment)
     return train_behavior_policy(environment, environment.policy_training_agents[0], **{**settings, **changed})
 
