@@ -11,13 +11,12 @@ import warnings
 
 import gymnasium
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from persim_lightning.data.behavior import DATASETS, RandomPolicy
 from persim_lightning.data.collect import collect_training
 from persim_lightning.envs import ENVIRONMENTS, Environment
 from persim_lightning.envs.population import sample_population
+from persim_lightning.terminal import print_table
 
 STEPS_ONE_BY_ONE = 5000
 
@@ -49,12 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", nargs="+", default=list(ENVIRONMENTS), choices=list(ENVIRONMENTS))
     parser.add_argument("--agents", type=int, default=500)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    table = Table(title=f"{given.agents} agents, one trajectory each, {given.threads} threads")
-    for heading in ("environment", "data set", "seconds", "transitions", "steps/s", "one by one", "ratio"):
-        table.add_column(heading, justify="right")
+    rows = []
     for name in given.env:
         environment = ENVIRONMENTS[name]
         alone = one_by_one(environment)
@@ -63,8 +58,9 @@ def main() -> None:
             speed = transitions / seconds
             # Stepping one by one is measured under random actions only: it leaves the policy's own work out.
             beside = (f"{alone:,.0f}", f"{speed / alone:.1f}") if dataset == "random" else ("", "")
-            table.add_row(name, dataset, f"{seconds:.1f}", f"{transitions:,}", f"{speed:,.0f}", *beside)
-    Console().print(table)
+            rows.append((name, dataset, f"{seconds:.1f}", f"{transitions:,}", f"{speed:,.0f}", *beside))
+    headings = ("environment", "data set", "seconds", "transitions", "steps/s", "one by one", "ratio")
+    print_table(f"{given.agents} agents, one trajectory each", headings, rows)
 
 
 if __name__ == "__main__":

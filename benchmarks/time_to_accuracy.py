@@ -14,8 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
+from persim_lightning.terminal import print_table
 
 ROOT = Path(__file__).parents[1]
 # RMSE of the authors' implementation after 300 epochs on the same tables, agents 0-4.
@@ -45,15 +44,13 @@ def main() -> None:
         )
         seconds = time.perf_counter() - start
         records = json.loads(Path(folder, "run/prediction.json").read_text())
-    table = Table(title=f"{given.env}: whole fit in {seconds:.0f} s")
-    for heading in ("agent", "RMSE", "median R²", "authors' RMSE", "ratio"):
-        table.add_column(heading, justify="right")
-    for record, authors in zip(records, AUTHORS[given.env], strict=True):
-        ratio = record["rmse"] / authors
-        table.add_row(
-            str(record["agent"]), f"{record['rmse']:.5f}", f"{record['r2']:.4f}", f"{authors:.5f}", f"{ratio:.2f}"
-        )
-    Console().print(table)
+    rows = [
+        [str(record["agent"]), f"{record['rmse']:.5f}", f"{record['r2']:.4f}", f"{authors:.5f}"]
+        + [f"{record['rmse'] / authors:.2f}"]
+        for record, authors in zip(records, AUTHORS[given.env], strict=True)
+    ]
+    headings = ("agent", "RMSE", "median R²", "authors' RMSE", "ratio")
+    print_table(f"{given.env}: whole fit in {seconds:.0f} s", headings, rows)
 
 
 if __name__ == "__main__":

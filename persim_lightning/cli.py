@@ -23,7 +23,6 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from rich.table import Table
 
 from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
@@ -33,6 +32,7 @@ from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
+from persim_lightning.terminal import print_table
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
 
 # Ranks that Lightning launches inherit it, so that all agree on a folder named after the time.
@@ -316,21 +316,17 @@ def _report(cli: FitCLI, seconds: float) -> None:
     else:
         assert rollouts.scores is not None
         test = cli.datamodule.test_trajectories
-        console.print(
-            prediction_table(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
-        )
+        print_scores(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
     console.print(
         f"trained {cli.datamodule.num_agents} agents in {seconds:.0f} s; everything is in {cli.run_dir}", soft_wrap=True
     )
 
 
-def prediction_table(records: list[dict[str, Any]], title: str) -> Table:
-    """The prediction protocol's scores, one row per agent, for a terminal."""
-    table = Table(title=title)
-    for heading in ("agent", "mean RMSE", "median R²", "episodes", "too short", "diverged"):
-        table.add_column(heading, justify="right")
-    for record in records:
-        numbers = [f"{record['rmse']:.5f}", f"{record['r2']:.4f}"]
-        counts = [str(record[name]) for name in ("scored", "short", "diverged")]
-        table.add_row(str(record["agent"]), *numbers, *counts)
-    return table
+def print_scores(records: list[dict[str, Any]], title: str) -> None:
+    """Print the prediction protocol's scores, one row per agent."""
+    rows = [
+        [str(record["agent"]), f"{record['rmse']:.5f}", f"{record['r2']:.4f}"]
+        + [str(record[name]) for name in ("scored", "short", "diverged")]
+        for record in records
+    ]
+    print_table(title, ("agent", "mean RMSE", "median R²", "episodes", "too short", "diverged"), rows)

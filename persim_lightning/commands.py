@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
-from rich.console import Console
-from rich.table import Table
 
-from persim_lightning.cli import OneLineParser, prediction_table
+from persim_lightning.cli import OneLineParser, print_scores
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import MARKDOWN
 from persim_lightning.data.collect import ensure_test_data, ensure_training_data
@@ -22,6 +20,7 @@ from persim_lightning.evaluation.report import evaluate, without_agents
 from persim_lightning.files import write_json
 from persim_lightning.models.personalized import PersonalizedSimulator
 from persim_lightning.prediction_study import METHODS, study, table_rows, write_study
+from persim_lightning.terminal import print_table
 from persim_lightning.training.behavior_policy import train_behavior_policy
 
 
@@ -91,22 +90,17 @@ def _evaluate_run(given: argparse.Namespace) -> None:
     suffix = "-mean-agent" if given.mean_agent else ""
     out = given.out or given.run / f"prediction-{given.data.stem}{suffix}.json"
     write_json(records, out)
-    Console().print(prediction_table(records, f"50-step rollouts on {given.data.name}"))
+    print_scores(records, f"50-step rollouts on {given.data.name}")
     print(f"wrote {out}")
 
 
 def _evaluate_all(given: argparse.Namespace) -> None:
     methods = list(METHODS) if given.without_agents else ["PerSim"]
     cells = study(given.env, methods, given.conf, given.runs, given.root, given.options)
-    console = Console()
     for environment in given.env:
         headings, *rows = table_rows(cells, environment)
-        table = Table(title=f"{environment}: mean RMSE (median R²) of 50-step rollouts")
-        for heading in headings:
-            table.add_column(heading)
-        for row in rows:
-            table.add_row(*(cell.replace(" (", "\n(") for cell in row))
-        console.print(table)
+        narrow = [[cell.replace(" (", "\n(") for cell in row] for row in rows]
+        print_table(f"{environment}: mean RMSE (median R²) of 50-step rollouts", headings, narrow)
     for path in write_study(cells, given.runs):
         print(f"wrote {path}")
 
@@ -146,7 +140,7 @@ def train_policy(
     torch.set_num_threads(threads)
     environment = get_environment(env)
     trained_on = {str(index): covariates for index, covariates in enumerate(environment.policy_training_agents)}
-    trained_on["test"] = tuple(covariate.default for covariate in environment.covariates)
+    trained_on["test"] = environment.default_agent
     if agent not in trained_on:
         raise ConfigurationError(f"--agent {agent}: choose from {', '.join(trained_on)}")
     info = train_behavior_policy(

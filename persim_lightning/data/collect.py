@@ -58,6 +58,18 @@ def episodes_table(environment: Environment, episodes: Episodes) -> pa.Table:
     return pa.table(columns)
 
 
+@contextlib.contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """The last bits of a network's output depend on how many threads share a small batch; tables must not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_on_one_thread()
 def collect_training(environment: Environment, dataset: str, covariates: Tensor, seed: int) -> pa.Table:
     """The offline data set of that name: one trajectory for each agent, column `agent`."""
     policy = dataset_policy(environment, dataset, covariates)
@@ -67,6 +79,7 @@ def collect_training(environment: Environment, dataset: str, covariates: Tensor,
     return table.rename_columns(["agent", *table.column_names[1:]])
 
 
+@_on_one_thread()
 def collect_test(environment: Environment, episodes: int, seed: int) -> pa.Table:
     """Test episodes of agents 0-4 under the test policy, cut after 60 steps; columns `agent` and `episode`."""
     covariates = torch.tensor(environment.test_agents, dtype=torch.float64).repeat_interleave(episodes, dim=0)
@@ -145,19 +158,6 @@ def _make_missing(makers: dict[Path, Callable[[], pa.Table]], make_card: Callabl
             if not path.is_file():
                 for stale in card:
                     stale.unlink(missing_ok=True)
-                with _one_thread():
-                    table = make()
-                write_table(table, path)
+                write_table(make(), path)
         if not all(path.is_file() for path in card):
             make_card()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """The last bits of a network's output depend on how many threads share a small batch; tables must not."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -78,6 +78,11 @@ class Environment:
         """Columns of a table of this environment."""
         return Schema(self.state_names, self.action_names, self.num_actions)
 
+    @property
+    def default_agent(self) -> tuple[float, ...]:
+        """Covariates of the default agent."""
+        return tuple(covariate.default for covariate in self.covariates)
+
     def named(self, covariates: Sequence[float]) -> dict[str, float]:
         """One agent's covariates by their names, as the gymnasium environment takes them."""
         return {covariate.name: value for covariate, value in zip(self.covariates, covariates, strict=True)}

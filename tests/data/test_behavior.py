@@ -102,8 +102,7 @@ def test_mixed_data_sets_act_randomly_as_often_as_their_name_says(dataset, epsil
 def test_test_policies_do_the_task(name):
     """Test trajectories come from policies that run well, exploration included: far above random play."""
     environment = get_environment(name)
-    default = [[covariate.default for covariate in environment.covariates]]
-    covariates = torch.tensor(default, dtype=torch.float64).expand(10, -1)
+    covariates = torch.tensor([environment.default_agent], dtype=torch.float64).expand(10, -1)
 
     def mean_return(policy):
         return play(environment, policy, covariates, 300, seed=5).returns.mean().item()

@@ -24,7 +24,7 @@ def test_packaged_policy_has_the_return_that_its_json_states(name, agent):
     """On the agent of the JSON, whose covariates are the design's, over other episodes than the JSON's."""
     environment = get_environment(name)
     policy, info = load_policy(policy_name(name, agent))
-    defaults = tuple(covariate.default for covariate in environment.covariates)
+    defaults = environment.default_agent
     trained_on = defaults if agent == "test" else environment.policy_training_agents[agent]
     assert info.covariates == environment.named(trained_on)
     assert info.episodes == 100

@@ -87,7 +87,7 @@ def test_batched_dynamics_from_states_anywhere(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_covariate_changes_the_dynamics(name):
     environment = get_environment(name)
-    default = [covariate.default for covariate in environment.covariates]
+    default = environment.default_agent
     for index, covariate in enumerate(environment.covariates):
         changed = list(default)
         changed[index] = covariate.low
