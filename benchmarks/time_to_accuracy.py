@@ -44,11 +44,10 @@ def main() -> None:
         )
         seconds = time.perf_counter() - start
         records = json.loads(Path(folder, "run/prediction.json").read_text())
-    rows = [
-        [str(record["agent"]), f"{record['rmse']:.5f}", f"{record['r2']:.4f}", f"{authors:.5f}"]
-        + [f"{record['rmse'] / authors:.2f}"]
-        for record, authors in zip(records, AUTHORS[given.env], strict=True)
-    ]
+    rows = []
+    for record, authors in zip(records, AUTHORS[given.env], strict=True):
+        numbers = (f"{record['rmse']:.5f}", f"{record['r2']:.4f}", f"{authors:.5f}", f"{record['rmse'] / authors:.2f}")
+        rows.append((str(record["agent"]), *numbers))
     headings = ("agent", "RMSE", "median R²", "authors' RMSE", "ratio")
     print_table(f"{given.env}: whole fit in {seconds:.0f} s", headings, rows)
 
