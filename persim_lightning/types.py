@@ -42,13 +42,17 @@ class Transitions(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Statistics of a training set that normalise a simulator's inputs and targets, each of shape (D,) or (A,).
+    """Statistics of a training set, each of shape (D,) or (A,).
 
-    `action_mean` and `action_std` are empty (shape (0,)) for discrete actions.
+    Means, standard deviations and the root mean square of Δs normalise a simulator's inputs and targets;
+    `state_low` and `state_high` are the range of all states. `action_mean` and `action_std` are empty (shape (0,)) for
+    discrete actions.
     """
 
     state_mean: Tensor
     state_std: Tensor
+    state_low: Tensor
+    state_high: Tensor
     delta_rms: Tensor
     action_mean: Tensor
     action_std: Tensor

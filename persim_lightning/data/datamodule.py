@@ -262,12 +262,13 @@ class TrajectoryDataModule(pl.LightningDataModule):
         return file_sha256(self.path)
 
     def files(self) -> dict[str, str | None]:
-        """Training and test table, and their hashes."""
+        """Training and test table with their hashes, and the table of covariates."""
         test = self.test_path
         return {
             "path": str(self.path.resolve()),
             "sha256": self.sha256,
             "test_path": None if test is None else str(test.resolve()),
+            "agents_path": None if self.agents_path is None else str(self.agents_path.resolve()),
             "test_sha256": None if test is None else file_sha256(test),
         }
 

@@ -144,6 +144,8 @@ class Trajectories:
         return Statistics(
             state_mean=state.mean(0).float(),
             state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
+            state_low=self.state.amin(0),
+            state_high=self.state.amax(0),
             delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt()),
             action_mean=action.mean(0).float(),
             action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv as GymCartPole
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment
-from persim_lightning.envs.functional import FunctionalBatch
+from persim_lightning.envs.functional import FunctionalBatch, put, rollout
 
 GRAVITY = 9.8
 CART_MASS, POLE_MASS = 1.0, 0.1
@@ -86,4 +87,6 @@ CART_POLE = Environment(
     make_batch=make_batch,
     reward=reward,
     terminated=terminated,
+    rollout=partial(rollout, dynamics),
+    put=put,
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from persim_lightning.types import Schema
@@ -58,6 +59,10 @@ class Environment:
     make_batch : callable, (covariates (B, C), seed) -> EnvironmentBatch
     reward : callable, (states (..., D), actions (...)|(..., A), next_states (..., D)) -> (...)
     terminated : callable, (states (..., D)) -> (...) bool
+    rollout : callable, (covariates (B, C), states (B, D), plans (B, P, H)|(B, P, H, A)) -> (1, B, P, H+1, D)
+        True trajectories under many plans: the one member of a perfect model.
+    put : callable, (gymnasium environment, state (D,)) -> None
+        Put an unwrapped gymnasium environment into a state, to go on from there.
     """
 
     name: str
@@ -72,6 +77,8 @@ class Environment:
     make_batch: Callable[[Tensor, int], EnvironmentBatch]
     reward: Callable[[Tensor, Tensor, Tensor], Tensor]
     terminated: Callable[[Tensor], Tensor]
+    rollout: Callable[[Tensor, Tensor, Tensor], Tensor]
+    put: Callable[[Any, np.ndarray], None]
 
     @property
     def schema(self) -> Schema:

@@ -1,10 +1,14 @@
-"""A batch of environments whose dynamics is a pure function of (states, actions, covariates)."""
+"""Environments whose dynamics is a pure function of (states, actions, covariates)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 from torch import Tensor
+
+Dynamics = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class FunctionalBatch:
@@ -18,9 +22,7 @@ class FunctionalBatch:
         Initial states.
     """
 
-    def __init__(
-        self, dynamics: Callable[[Tensor, Tensor, Tensor], Tensor], covariates: Tensor, states: Tensor
-    ) -> None:
+    def __init__(self, dynamics: Dynamics, covariates: Tensor, states: Tensor) -> None:
         self._dynamics = dynamics
         self._covariates = covariates
         self.states = states
@@ -28,3 +30,31 @@ class FunctionalBatch:
     def step(self, actions: Tensor) -> Tensor:
         self.states = self._dynamics(self.states, actions, self._covariates)
         return self.states
+
+
+def rollout(dynamics: Dynamics, covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
+    """Trajectories of B agents under P plans each.
+
+    Parameters
+    ----------
+    dynamics : callable, (states (..., D), actions (...), covariates (..., C)) -> next states (..., D)
+    covariates : Tensor, shape (B, C)
+    states : Tensor, shape (B, D)
+        Initial states.
+    plans : Tensor, shape (B, P, H)
+
+    Returns
+    -------
+    Tensor, shape (1, B, P, H+1, D)
+    """
+    batch, count, horizon = plans.shape
+    trajectory = states.new_empty(batch, count, horizon + 1, states.shape[-1])
+    trajectory[:, :, 0] = states[:, None]
+    for h in range(horizon):
+        trajectory[:, :, h + 1] = dynamics(trajectory[:, :, h], plans[:, :, h], covariates[:, None])
+    return trajectory[None]
+
+
+def put(env: Any, state: np.ndarray) -> None:
+    """Put one of gymnasium's classic control environments, unwrapped, into a state."""
+    env.state = np.array(state)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv as GymHalfCheetah
+from mujoco import rollout as mujoco_rollout
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment
@@ -162,6 +163,51 @@ class HalfCheetahBatch:
         return self.states
 
 
+def rollout(covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
+    """True trajectories of B cheetahs under P plans each, on as many threads as torch may use.
+
+    A state leaves out two things of MuJoCo's own: the position along the track, on which nothing depends, and the
+    solver's warm start, which moves results by less than the solver's tolerance.
+
+    Parameters
+    ----------
+    covariates : Tensor, shape (B, 2)
+    states : Tensor, shape (B, 18)
+    plans : Tensor, shape (B, P, H, 6)
+
+    Returns
+    -------
+    Tensor, shape (1, B, P, H+1, 18), float64
+    """
+    batch, count, horizon = plans.shape[:3]
+    base = GymHalfCheetah()
+    models = []
+    for mass, damping in covariates.tolist():
+        model = copy.copy(base.model)
+        scale_model(model, mass, damping)
+        models.append(model)
+    # Full physics: time, qpos with x = 0, qvel.
+    initial = np.concatenate((np.zeros((batch, 2)), states.double().numpy()[:, 1:]), axis=1)
+    control = plans.double().flatten(0, 1).repeat_interleave(FRAME_SKIP, dim=1).numpy()
+    every, _ = mujoco_rollout.rollout(
+        [model for model in models for _ in range(count)],
+        [mujoco.MjData(base.model) for _ in range(torch.get_num_threads())],
+        initial.repeat(count, axis=0),
+        control,
+    )
+    physics = torch.from_numpy(every[:, FRAME_SKIP - 1 :: FRAME_SKIP]).view(batch, count, horizon, -1)
+    qpos, qvel = physics[..., 1:10], physics[..., 10:19]
+    x = torch.cat((torch.zeros_like(qpos[..., :1, 0]), qpos[..., 0]), dim=-1)
+    after = torch.cat(((x.diff() / base.dt)[..., None], qpos[..., 1:], qvel), dim=-1)
+    before = states.double()[:, None, None].expand(-1, count, 1, -1)
+    return torch.cat((before, after), dim=2)[None]
+
+
+def put(env: HalfCheetahEnv, state: np.ndarray) -> None:
+    """Put a cheetah into a state (18,), at x = 0."""
+    env.set_state(np.concatenate(([0.0], state[1:9])), state[9:])
+
+
 HALF_CHEETAH = Environment(
     name="halfcheetah",
     gym_id="persim/HalfCheetah-v0",
@@ -175,4 +221,6 @@ HALF_CHEETAH = Environment(
     make_batch=HalfCheetahBatch,
     reward=reward,
     terminated=terminated,
+    rollout=rollout,
+    put=put,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from gymnasium.envs.classic_control.mountain_car import MountainCarEnv as GymMou
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment
-from persim_lightning.envs.functional import FunctionalBatch
+from persim_lightning.envs.functional import FunctionalBatch, put, rollout
 
 FORCE = 1e-3
 MIN_POSITION, MAX_POSITION = -1.2, 0.6
@@ -84,4 +85,6 @@ MOUNTAIN_CAR = Environment(
     make_batch=make_batch,
     reward=reward,
     terminated=terminated,
+    rollout=partial(rollout, dynamics),
+    put=put,
 )

@@ -65,9 +65,10 @@ class StateEncoder(nn.Module):
         super().__init__()
         self.shape = (state_dim, rank)
         self.angles = list(angles)
+        self.inputs_dim = state_dim + 2 * len(self.angles)
         self.register_buffer("state_mean", torch.zeros(state_dim))
         self.register_buffer("state_std", torch.ones(state_dim))
-        self.mlp = SkipMLP(members, state_dim + 2 * len(self.angles), state_dim * rank, hidden)
+        self.mlp = SkipMLP(members, self.inputs_dim, state_dim * rank, hidden)
         with torch.no_grad():
             # The D predictions are sums of `rank` products: this keeps their variance of order one.
             for parameter in (self.mlp.skip.weight, *([self.mlp.output.weight] if self.mlp.output else [])):

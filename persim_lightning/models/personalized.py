@@ -20,7 +20,7 @@ from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, DESCRIPTION = "simulator.safetensors", "simulator.json"
 
 
@@ -58,9 +58,9 @@ class PersonalizedSimulator:
             raise PersimError(f"unknown agent {unknown[0]!r}: the simulator knows {len(self.agent_ids)} ({known}, …)")
         return torch.tensor([self._index[label] for label in agents])
 
-    def personalize(self, agent: int | str) -> AgentSimulator:
-        """One agent's simulator, contracted for speed."""
-        return self.simulator.personalize(int(self.index([agent])))
+    def personalize(self, *agents: int | str) -> AgentSimulator:
+        """The simulators of some agents, given by their ids, contracted for speed."""
+        return self.simulator.personalize(*self.index(agents).tolist())
 
     def rollout(self, agent: int | str, state: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> np.ndarray:
         """What the agent would do: the open-loop trajectory of every ensemble member.

@@ -16,10 +16,6 @@ from persim_lightning.models.rollout import rollout
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Statistics
 
-# Discrete actions need factors that differ from the start, but hardly: training then finds one direction of the action
-# space after the other, where a wide spread let half of the rank-3 MountainCar members stall at a poor CP solution.
-_ACTION_SPREAD = 0.1
-
 
 class Simulator(nn.Module):
     """Predicts Δs for any agent, state and action with M ensemble members at once.
@@ -42,9 +38,12 @@ class Simulator(nn.Module):
         State coordinates that are unbounded angles.
     walls : bool
         Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
+    action_spread : float
+        Standard deviation of discrete actions' initial factors. They must differ from the start; agents must not.
     """
 
     delta_rms: Tensor
+    state_range: Tensor
 
     def __init__(
         self,
@@ -60,6 +59,7 @@ class Simulator(nn.Module):
         action_hidden: Sequence[int] = (64,),
         angles: Sequence[int] = (),
         walls: bool = False,
+        action_spread: float = 1.0,
     ) -> None:
         super().__init__()
         self.walls = Walls(state_dim, walls)
@@ -71,10 +71,11 @@ class Simulator(nn.Module):
         self.action_encoder: ContinuousActionEncoder | MemberEmbedding = (
             ContinuousActionEncoder(members, action_dim, ranks.action, action_hidden)
             if num_actions is None
-            else MemberEmbedding(members, num_actions, ranks.action, spread=_ACTION_SPREAD)
+            else MemberEmbedding(members, num_actions, ranks.action, spread=action_spread)
         )
         self.factorization = build_factorization(factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
+        self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
     @property
     def is_discrete(self) -> bool:
@@ -89,6 +90,7 @@ class Simulator(nn.Module):
         self.state_encoder.state_mean.copy_(statistics.state_mean)
         self.state_encoder.state_std.copy_(statistics.state_std)
         self.delta_rms.copy_(statistics.delta_rms)
+        self.state_range.copy_(torch.stack((statistics.state_low, statistics.state_high)))
         if isinstance(self.action_encoder, ContinuousActionEncoder):
             self.action_encoder.action_mean.copy_(statistics.action_mean)
             self.action_encoder.action_std.copy_(statistics.action_std)
@@ -139,17 +141,18 @@ class Simulator(nn.Module):
         """
         return rollout(lambda s, a: self.step(agents, s, a), self.members, states, actions)
 
-    def personalize(self, agent: int) -> AgentSimulator:
-        """This agent's own simulator, with its factor (and every discrete action's) folded into the last layer.
+    def personalize(self, *agents: int) -> AgentSimulator:
+        """Some agents' own simulators, with their factors (and every discrete action's) folded into the last layer.
 
         Parameters
         ----------
-        agent : int
-            Agent index, 0 … N-1.
+        *agents : int
+            Agent indices, 0 … N-1.
         """
-        if not 0 <= agent < self.num_agents:
-            raise IndexError(f"agent index {agent} is outside 0 … {self.num_agents - 1}")
-        return AgentSimulator.contract(self, self.agent_encoder.table()[:, agent])
+        for agent in agents:
+            if not 0 <= agent < self.num_agents:
+                raise IndexError(f"agent index {agent} is outside 0 … {self.num_agents - 1}")
+        return AgentSimulator(self, self.agent_encoder.table()[:, list(agents)])
 
     @torch.no_grad()
     def as_tensor(self, agents: Tensor, states: Tensor, actions: Tensor) -> CPTensor | TuckerTensor:

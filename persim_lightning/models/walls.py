@@ -43,8 +43,11 @@ class Walls(nn.Module):
         """(..., D) -> (..., D)."""
         if not self.enabled:
             return states
+        below, above = states < self.low, states > self.high
+        if not (below.any() | above.any()):
+            return states
         stopped = states.clamp(self.low, self.high)
-        for hit, contact in ((states < self.low, self.low_contact), (states > self.high, self.high_contact)):
+        for hit, contact in ((below, self.low_contact), (above, self.high_contact)):
             # A wall's effect on another coordinate goes before that one's own wall; of several, the first counts.
             resets = (
                 hit.unsqueeze(-1) & ~contact.isnan() & ~torch.eye(len(contact), dtype=torch.bool, device=hit.device)

@@ -53,6 +53,9 @@ class PerSimModule(pl.LightningModule):
         State encoder.
     action_hidden_width, action_hidden_layers : int
         Encoder of continuous actions.
+    action_spread : float
+        Standard deviation of discrete actions' initial factors. Small ones let training find one direction of the
+        action space after the other: at a tight rank, members that start wide can stall at a poor factorisation.
     angles : list of int, optional
         State coordinates that are unbounded angles.
     agent_factors : bool
@@ -81,6 +84,7 @@ class PerSimModule(pl.LightningModule):
         hidden_layers: NonNegativeInt = 2,
         action_hidden_width: PositiveInt = 64,
         action_hidden_layers: NonNegativeInt = 1,
+        action_spread: PositiveFloat = 1.0,
         angles: list[int] | None = None,
         agent_factors: bool = True,
         learning_rate: PositiveFloat = 1e-2,
@@ -104,6 +108,7 @@ class PerSimModule(pl.LightningModule):
             "action_hidden": [action_hidden_width] * action_hidden_layers,
             "angles": angles or [],
             "walls": walls,
+            "action_spread": action_spread,
         }
         outside = [index for index in angles or [] if not 0 <= index < state_dim]
         if outside:

@@ -65,6 +65,31 @@ def test_batch_steps_like_the_stepwise_environment(name):
                 break
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_rollouts_follow_the_stepwise_environment(name):
+    """Each of two agents under three plans; MuJoCo's warm start, which states leave out, moves the fifth digit."""
+    environment = get_environment(name)
+    covariates = torch.tensor(environment.test_agents[:2], dtype=torch.float64)
+    rng = np.random.default_rng(3)
+    batch = environment.make_batch(covariates, seed=1)
+    for _ in range(5):
+        batch.step(torch.as_tensor(np.stack([random_action(environment, rng)] * 2)))
+    states = batch.states
+    plans = torch.as_tensor(np.array([[[random_action(environment, rng) for _ in range(8)] for _ in range(3)]] * 2))
+    trajectories = environment.rollout(covariates, states, plans)
+    assert trajectories.shape == (1, 2, 3, 9, len(environment.state_names))
+    for index, agent in enumerate(environment.test_agents[:2]):
+        env = make(name, agent)
+        for plan in range(3):
+            env.reset(seed=0)
+            environment.put(env.unwrapped, states[index].numpy())
+            assert torch.equal(trajectories[0, index, plan, 0], states[index])
+            for h in range(8):
+                action = plans[index, plan, h].numpy()
+                observation = env.step(action if action.ndim else int(action))[0]
+                np.testing.assert_allclose(trajectories[0, index, plan, h + 1], observation, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["mountaincar", "cartpole"])
 def test_batched_dynamics_from_states_anywhere(name):
     """Also at walls, at the speed limit and beyond the goal, where random play seldom goes."""

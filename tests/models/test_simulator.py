@@ -199,3 +199,18 @@ def test_damaged_or_missing_simulator_files(tmp_path):
     (tmp_path / "simulator.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(SimulatorFileError, match="not a readable simulator"):
         PersonalizedSimulator.load(tmp_path)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "num_actions"), KINDS)
+def test_several_agents_are_simulated_together_as_alone(kind, num_actions):
+    simulator = random_simulator(kind, num_actions, wall=0.6)
+    states, actions = torch.randn(3, 9, 3), random_actions(num_actions, 9)
+    owner = torch.tensor([0, 0, 0, 0, 2, 2, 2, 2, 2])
+    together = simulator.personalize(5, 1, 3)
+    stepped = together.step(states, actions, owner)
+    for rows, agent in ((slice(0, 4), 5), (slice(4, 9), 3)):
+        alone = simulator.personalize(agent).step(states[:, rows], actions[rows])
+        torch.testing.assert_close(stepped[:, rows], alone, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="say which one"):
+        together.step(states, actions)

@@ -1,0 +1,207 @@
+"""The reward protocol: MPC episodes in the real environment, planned on each agent's simulator or on the true dynamics.
+
+(PerSim, section 5 and Table 2; https://arxiv.org/abs/2102.06961.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from persim_lightning.data.episodes import Episodes, play
+from persim_lightning.envs import Environment
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.planning.actions import ActionSpace, Box, Discrete
+from persim_lightning.planning.icem import ICEM
+from persim_lightning.planning.mpc import MPC
+from persim_lightning.planning.objective import Objective, Peak, Reward
+from persim_lightning.planning.planner import Planner, Score
+from persim_lightning.planning.returns import ClampedDynamics, Dynamics, EnsembleReturns, TrajectoryReturns
+
+
+@dataclass(frozen=True)
+class PlanningSettings:
+    """How to plan, as conf/planning/ENV.yaml holds it.
+
+    Parameters
+    ----------
+    planner : Planner
+        RandomShooting, CEM, ICEM or MPPI.
+    horizon : int
+        Steps of a plan.
+    pessimism : float
+        κ of the score `mean - κ·std` over ensemble members; 0 is the paper's.
+    peak_coordinate : str, optional
+        Name of a state coordinate: plans gain `peak_weight` times its largest value along the way.
+    peak_weight : float
+    reward : callable, optional
+        Your own objective in place of the environment's reward: (states (..., D), actions (...)|(..., A), next_states
+        (..., D)) -> rewards (...). Reported returns are the environment's all the same.
+    clamp_margin : float, optional
+        Keep predicted states within the range of the training data, widened on either side by this share of it.
+    """
+
+    planner: Planner = field(default_factory=ICEM)
+    horizon: int = 30
+    pessimism: float = 0.0
+    peak_coordinate: str | None = None
+    peak_weight: float = 0.0
+    reward: Reward | None = None
+    clamp_margin: float | None = None
+
+    def objective(self, environment: Environment) -> Objective:
+        """What plans are scored by.
+
+        Raises
+        ------
+        ConfigurationError
+            If the peak's coordinate is unknown.
+        """
+        peak = None
+        if self.peak_coordinate is not None:
+            if self.peak_coordinate not in environment.state_names:
+                known = ", ".join(environment.state_names)
+                raise ConfigurationError(f"peak_coordinate '{self.peak_coordinate}': choose from {known}")
+            peak = Peak(environment.state_names.index(self.peak_coordinate), self.peak_weight)
+        return Objective(self.reward or environment.reward, environment.terminated, peak)
+
+
+def action_space(environment: Environment) -> ActionSpace:
+    """What planners search over."""
+    if environment.num_actions is not None:
+        return Discrete(environment.num_actions)
+    return Box(len(environment.action_names))
+
+
+def simulator_mpc(
+    environment: Environment,
+    personalized: PersonalizedSimulator,
+    agents: Sequence[int | str],
+    episodes: int,
+    settings: PlanningSettings,
+) -> tuple[MPC, ClampedDynamics | None]:
+    """MPC on agents' own simulators.
+
+    Parameters
+    ----------
+    environment : Environment
+    personalized : PersonalizedSimulator
+    agents : sequence of int or str
+        Ids; the policy plays `episodes` episodes of the first, then as many of the second, …, together.
+    episodes : int
+    settings : PlanningSettings
+
+    Returns
+    -------
+    policy : MPC
+    clamped : ClampedDynamics or None
+        Counts predictions that were clamped, where the settings ask for it.
+    """
+    simulator = personalized.personalize(*agents)
+    dynamics: Dynamics = simulator
+    clamped = None
+    if settings.clamp_margin is not None:
+        low, high = personalized.simulator.state_range
+        margin = settings.clamp_margin * (high - low)
+        dynamics = clamped = ClampedDynamics(simulator, low - margin, high + margin)
+    objective = settings.objective(environment)
+    device = simulator.head_bias.device
+    owner = torch.arange(len(agents), device=device).repeat_interleave(episodes)
+
+    def make_score(states: Tensor, rows: Tensor) -> Score:
+        return EnsembleReturns(dynamics, objective, states, owner[rows], settings.pessimism)
+
+    return _mpc(environment, settings, make_score, device), clamped
+
+
+def true_mpc(environment: Environment, covariates: Tensor, settings: PlanningSettings) -> MPC:
+    """MPC on the true dynamics of the agents with these covariates, (B, C), one row an episode: "True env + MPC"."""
+    objective = settings.objective(environment)
+
+    def make_score(states: Tensor, rows: Tensor) -> Score:
+        rollout = partial(environment.rollout, covariates[rows])
+        return TrajectoryReturns(rollout, objective, states, settings.pessimism)
+
+    return _mpc(environment, settings, make_score, torch.device("cpu"))
+
+
+def _mpc(
+    environment: Environment,
+    settings: PlanningSettings,
+    make_score: Callable[[Tensor, Tensor], Score],
+    device: torch.device,
+) -> MPC:
+    space = action_space(environment)
+    return MPC(settings.planner, space, settings.horizon, make_score, environment.terminated, device)
+
+
+class ControlScores(NamedTuple):
+    """Returns of E episodes for each of N agents.
+
+    Attributes
+    ----------
+    returns : Tensor, shape (N, E)
+        Undiscounted.
+    lengths : Tensor, shape (N, E)
+        Steps.
+    episodes : Episodes
+        All of them, agent by agent.
+    seconds : float
+        Wall time of playing them.
+    """
+
+    returns: Tensor
+    lengths: Tensor
+    episodes: Episodes
+    seconds: float
+
+    def to_records(self, agents: Sequence[int | str]) -> list[dict[str, Any]]:
+        """One dict per agent, ready for JSON."""
+        return [
+            {
+                "agent": agent,
+                "mean_return": float(own.mean()),
+                "std_return": float(own.std(correction=0)),
+                "returns": own.tolist(),
+                "lengths": lengths.tolist(),
+            }
+            for agent, own, lengths in zip(agents, self.returns, self.lengths, strict=True)
+        ]
+
+
+def play_agents(
+    environment: Environment,
+    policy: MPC,
+    covariates: Tensor,
+    episodes: int,
+    seed: int,
+    description: str | None = None,
+) -> ControlScores:
+    """Play episodes of several agents together, in the real environment.
+
+    Parameters
+    ----------
+    environment : Environment
+    policy : MPC
+        Of `episodes` episodes for each agent.
+    covariates : Tensor, shape (N, C)
+        True covariates of the agents: they make the environment; the policy does not see them.
+    episodes : int
+        E.
+    seed : int
+    description : str, optional
+        Label of a progress bar.
+    """
+    start = time.perf_counter()
+    rows = covariates.repeat_interleave(episodes, dim=0)
+    played = play(environment, policy, rows, environment.max_steps, seed, description)
+    seconds = time.perf_counter() - start
+    shape = (len(covariates), episodes)
+    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, seconds)

@@ -1,0 +1,93 @@
+"""What a finished run folder holds, for commands that go on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from persim_lightning.data.table import load_covariates
+from persim_lightning.envs import Environment, get_environment
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.personalized import PersonalizedSimulator
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """A run folder of `tools/fit.py`.
+
+    Attributes
+    ----------
+    folder : Path
+    environment : Environment
+    personalized : PersonalizedSimulator
+    agents_path : Path or None
+        Table of the agents' covariates, where the run had one.
+    """
+
+    folder: Path
+    environment: Environment
+    personalized: PersonalizedSimulator
+    agents_path: Path | None
+
+    @classmethod
+    def load(cls, folder: Path) -> FittedRun:
+        """Read a run folder.
+
+        Raises
+        ------
+        PersimError
+            If it is not the folder of a finished run.
+        """
+        personalized = PersonalizedSimulator.load(folder)
+        config, provenance = folder / "config.yaml", folder / "provenance.json"
+        for path in (config, provenance):
+            if not path.is_file():
+                raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
+        environment = get_environment(yaml.safe_load(config.read_text())["data"]["env"])
+        agents_path = json.loads(provenance.read_text())["data"].get("agents_path")
+        return cls(folder, environment, personalized, None if agents_path is None else Path(agents_path))
+
+    def choose_agents(self, text: str) -> tuple[int | str, ...]:
+        """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
+
+        Raises
+        ------
+        ConfigurationError
+            If an agent is unknown.
+        """
+        known = {str(label): label for label in self.personalized.agent_ids}
+        chosen: list[str] = []
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            if part not in known and dash and first.isdigit() and last.isdigit():
+                chosen += map(str, range(int(first), int(last) + 1))
+            else:
+                chosen.append(part)
+        unknown = [label for label in chosen if label not in known]
+        if unknown or not chosen:
+            some = ", ".join(list(known)[:5])
+            raise ConfigurationError(f"agent '{unknown[0]}': the run knows {len(known)} agents ({some}, …)")
+        return tuple(dict.fromkeys(known[label] for label in chosen))
+
+    def covariates(self, agents: Sequence[int | str]) -> Tensor:
+        """True covariates (N, C) of agents: they make the real environment, and no simulator sees them.
+
+        Raises
+        ------
+        PersimError
+            If the run had no table of covariates, or it does not hold these.
+        """
+        if self.agents_path is None:
+            raise ConfigurationError(f"{self.folder} was fitted without a table of covariates (data.agents_path)")
+        names, values = load_covariates(self.agents_path, tuple(agents))
+        wanted = [covariate.name for covariate in self.environment.covariates]
+        missing = [name for name in wanted if name not in names]
+        if missing:
+            raise ConfigurationError(f"{self.agents_path}: no column '{missing[0]}'")
+        return torch.from_numpy(values[:, [names.index(name) for name in wanted]])

@@ -1,0 +1,129 @@
+"""The command `tools/plan.py`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+
+from persim_lightning.cli import OneLineParser
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.control import ControlScores, PlanningSettings, play_agents, simulator_mpc, true_mpc
+from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
+from persim_lightning.evaluation.run import FittedRun
+from persim_lightning.files import write_json
+from persim_lightning.terminal import print_table
+
+TRUE_ENV = "True env + MPC"
+DESCRIPTION = """Play episodes in the real environment, planned on each agent's own simulator, beside the same planner
+on the true dynamics. Example: python tools/plan.py --run RUN --agents 0-4 --episodes 20"""
+
+
+def plan_command(args: list[str] | None = None) -> None:
+    """Parse the command line of `tools/plan.py` and play."""
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--run", type=Path)
+    folder = first.parse_known_args(args)[0].run
+    run = None if folder is None else FittedRun.load(folder)
+    parser = _parser(None if run is None else run.environment.name)
+    given = parser.parse_args(args)
+    assert run is not None
+    if not given.config and not Path(parser.default_config_files[0]).is_file():
+        raise ConfigurationError(f"{parser.default_config_files[0]}: no such file; say by --config how to plan")
+    settings = PlanningSettings(**{name: parser.instantiate(given)[name] for name in _setting_names()})
+    described = {name: value for name, value in yaml.safe_load(parser.dump(given)).items() if name in _setting_names()}
+    _play(run, given, settings, described)
+
+
+def _setting_names() -> list[str]:
+    return list(PlanningSettings.__dataclass_fields__)
+
+
+def _parser(environment: str | None) -> OneLineParser:
+    parser = OneLineParser(prog="plan.py", description=DESCRIPTION)
+    default = f"conf/planning/{environment or 'ENV'}.yaml"
+    parser.default_config_files = [default]
+    parser.add_argument("--config", action="config", help=f"YAML of how to plan (default: {default}).")
+    parser.add_argument("--run", type=Path, required=True, help="Run folder of tools/fit.py.")
+    parser.add_argument("--agents", type=str, default="0-4", help="Ids and ranges, such as 0-4,17.")
+    parser.add_argument("--episodes", type=PositiveInt, default=20, help="Episodes an agent.")
+    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="First states and planning noise.")
+    parser.add_argument("--threads", type=PositiveInt, default=torch.get_num_threads(), help="CPU threads.")
+    parser.add_argument(
+        "--true_env", type=bool, default=True, help="Play on the true dynamics too, with the same planner and seed."
+    )
+    parser.add_argument("--video", type=Path | None, default=None, help="Film the first episode: .gif or .mp4.")
+    parser.add_argument(
+        "--out",
+        type=Path | None,
+        default=None,
+        help="JSON to write; a picture lies beside it (default: RUN/control.json).",
+    )
+    parser.add_class_arguments(PlanningSettings, None)
+    return parser
+
+
+def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dict[str, Any]) -> None:
+    torch.set_num_threads(given.threads)
+    agents = run.choose_agents(given.agents)
+    covariates = run.covariates(agents)
+    if given.video is not None:
+        check_video(given.video)
+    environment, count = run.environment, given.episodes
+    policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
+    scores = play_agents(environment, policy, covariates, count, given.seed, "PerSim + MPC")
+    results = {"PerSim + MPC": _described(scores, agents, policy.decisions)}
+    if clamped is not None:
+        share = clamped.clamped / max(1, clamped.predicted)
+        results["PerSim + MPC"]["clamped_share"] = share
+        print(f"{clamped.clamped} of {clamped.predicted} predicted coordinates were clamped ({share:.2%})")
+    if given.true_env:
+        true = true_mpc(environment, covariates.repeat_interleave(count, dim=0), settings)
+        played = play_agents(environment, true, covariates, count, given.seed, TRUE_ENV)
+        results[TRUE_ENV] = _described(played, agents, true.decisions)
+    out = given.out or run.folder / "control.json"
+    write_json(
+        {
+            "environment": environment.name,
+            "episodes": count,
+            "seed": given.seed,
+            "threads": given.threads,
+            "settings": described,
+            "results": results,
+        },
+        out,
+    )
+    _print(environment.name, count, results)
+    picture = draw_episodes(
+        *(environment, scores.episodes, [index * count for index in range(len(agents))]),
+        *([f"agent {agent}" for agent in agents], out.with_suffix(".png")),
+    )
+    made = [out, picture]
+    if given.video is not None:
+        made.append(film_episode(environment, covariates[0], scores.episodes, 0, given.video))
+    for path in made:
+        print(f"wrote {path}")
+
+
+def _described(scores: ControlScores, agents: tuple[int | str, ...], decisions: int) -> dict[str, Any]:
+    return {
+        "agents": scores.to_records(agents),
+        "decisions": decisions,
+        "seconds": scores.seconds,
+        "decisions_per_second": decisions / scores.seconds,
+    }
+
+
+def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:
+    columns = [result["agents"] for result in results.values()]
+    rows = [
+        [str(records[0]["agent"]), *(f"{record['mean_return']:.1f} ± {record['std_return']:.1f}" for record in records)]
+        for records in zip(*columns, strict=True)
+    ]
+    speeds = ["decisions/s", *(f"{result['decisions_per_second']:.0f}" for result in results.values())]
+    title = f"{environment}: return, mean ± std over {episodes} episodes"
+    print_table(title, ("agent", *results), [*rows, speeds])

@@ -1,0 +1,159 @@
+"""What planners search over: distributions of action sequences, for discrete and for bounded continuous actions.
+
+A distribution is a tuple of tensors with the batch of problems first, so that a planner can keep it, drop the rows of
+problems that have ended, and never know which kind of action it plans. Samples come from standard normal noise of shape
+(P, H, width) that all problems share: a problem's plan does not depend on which others are planned with it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Distribution = tuple[Tensor, ...]
+
+
+class ActionSpace(Protocol):
+    """Distributions over sequences of H actions, for B problems.
+
+    Attributes
+    ----------
+    width : int
+        Noise values that one action needs.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
+        """The widest distribution: every action is as likely as any other."""
+        ...
+
+    def uniform(self, noise: Tensor) -> Tensor:
+        """Independent uniform actions from white noise: (P, H, width) -> (P, H) or (P, H, A)."""
+        ...
+
+    def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        """Noise (P, H, width) -> plans (B, P, H) or (B, P, H, A)."""
+        ...
+
+    def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
+        """Match moments: plans (B, P, H)|(B, P, H, A), weights (B, P) that sum to one."""
+        ...
+
+    def shift(self, distribution: Distribution) -> Distribution:
+        """The distribution one step later, widened again."""
+        ...
+
+    def mode(self, distribution: Distribution) -> Tensor:
+        """The most likely plans, (B, H) or (B, H, A)."""
+        ...
+
+
+def shift_plans(plans: Tensor, dim: int) -> Tensor:
+    """Drop the first action along `dim` and repeat the last one."""
+    horizon = plans.shape[dim]
+    following = torch.arange(1, horizon + 1, device=plans.device).clamp(max=horizon - 1)
+    return plans.index_select(dim, following)
+
+
+def blend(distribution: Distribution, other: Distribution, share: float) -> Distribution:
+    """`share` of the first, the rest of the second."""
+    return tuple(torch.lerp(new, old, share) for old, new in zip(distribution, other, strict=True))
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Actions 0 … count-1; a distribution is a single tensor of probabilities (B, H, count).
+
+    Parameters
+    ----------
+    count : int
+    floor : float
+        Share of the uniform distribution in every fitted one, so that no action dies out.
+    """
+
+    count: int
+    floor: float = 0.02
+    width = 1
+
+    def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
+        return (torch.full((batch, horizon, self.count), 1 / self.count, device=device),)
+
+    def uniform(self, noise: Tensor) -> Tensor:
+        return (_normal_cdf(noise[..., 0]) * self.count).long().clamp(max=self.count - 1)
+
+    def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        # Noise that changes slowly along H gives actions that persist.
+        level = _normal_cdf(noise[..., 0])[..., None]
+        return (level > distribution[0].cumsum(-1)[:, None, :, :-1]).sum(-1)
+
+    def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
+        share = (F.one_hot(plans, self.count) * weights[:, :, None, None]).sum(1)
+        return (torch.lerp(share, torch.full_like(share, 1 / self.count), self.floor),)
+
+    def shift(self, distribution: Distribution) -> Distribution:
+        probabilities = shift_plans(distribution[0], dim=1)
+        return (torch.lerp(probabilities, torch.full_like(probabilities, 1 / self.count), 0.5),)
+
+    def mode(self, distribution: Distribution) -> Tensor:
+        return distribution[0].argmax(-1)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Actions in [low, high] in each of `dim` coordinates; a distribution is a pair (mean, std), each (B, H, dim).
+
+    Parameters
+    ----------
+    dim : int
+    low, high : float
+    min_std : float
+        Smallest standard deviation of a fitted distribution, as a share of half the range.
+    """
+
+    dim: int
+    low: float = -1.0
+    high: float = 1.0
+    min_std: float = 0.05
+
+    @property
+    def width(self) -> int:
+        return self.dim
+
+    @property
+    def _half(self) -> float:
+        return (self.high - self.low) / 2
+
+    def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
+        mean = torch.full((batch, horizon, self.dim), (self.low + self.high) / 2, device=device)
+        return mean, torch.full_like(mean, self._half)
+
+    def uniform(self, noise: Tensor) -> Tensor:
+        return self.low + 2 * self._half * _normal_cdf(noise)
+
+    def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
+        mean, std = distribution
+        return (mean[:, None] + std[:, None] * noise).clamp(self.low, self.high)
+
+    def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
+        share = weights[:, :, None, None]
+        mean = (share * plans).sum(1)
+        variance = (share * (plans - mean[:, None]).square()).sum(1)
+        return mean, variance.sqrt().clamp(min=self.min_std * self._half)
+
+    def shift(self, distribution: Distribution) -> Distribution:
+        mean, std = distribution
+        return shift_plans(mean, dim=1), torch.full_like(std, self._half)
+
+    def mode(self, distribution: Distribution) -> Tensor:
+        return distribution[0]
+
+
+def _normal_cdf(noise: Tensor) -> Tensor:
+    return 0.5 * (1 + torch.erf(noise / math.sqrt(2)))

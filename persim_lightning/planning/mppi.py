@@ -1,0 +1,61 @@
+"""Model predictive path integral control (Williams et al., 2017; https://arxiv.org/abs/1509.01149)."""
+
+from __future__ import annotations
+
+import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+
+from persim_lightning.planning.actions import blend
+from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate
+
+
+class MPPI(Planner):
+    """Fit the distribution to all plans, weighted by the exponential of their scores.
+
+    Parameters
+    ----------
+    plans : int
+        Samples a round.
+    rounds : int
+    temperature : float
+        Of the weights `exp(score / temperature)`, in standard deviations of a round's scores: scores of any scale are
+        weighted alike.
+    momentum : float
+        Share of the old distribution that is kept at every fit.
+    """
+
+    def __init__(
+        self,
+        plans: PositiveInt = 200,
+        rounds: PositiveInt = 3,
+        temperature: PositiveFloat = 0.2,
+        momentum: ClosedUnitInterval = 0.1,
+    ) -> None:
+        self._plans, self._rounds, self._temperature, self._momentum = plans, rounds, temperature, momentum
+
+    def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
+        space = problem.space
+        fresh = space.start(problem.batch, problem.horizon, problem.device)
+        distribution = fresh if memory is None else space.shift(memory)
+        best: Best | None = None
+        for _ in range(self._rounds):
+            plans = space.sample(distribution, problem.noise(self._plans, generator))
+            scores = evaluate(problem, plans)
+            best = Best.of(plans, scores) if best is None else best.or_better(plans, scores)
+            weights = _weights(scores, self._temperature)
+            distribution = blend(distribution, space.fit(plans, weights), self._momentum)
+        assert best is not None
+        mode = space.mode(distribution)
+        best = best.or_better(mode[:, None], evaluate(problem, mode[:, None]))
+        return Decision(best.plan, best.score, distribution)
+
+
+def _weights(scores: torch.Tensor, temperature: float) -> torch.Tensor:
+    """(B, P) -> weights that sum to one; equal ones where no score is finite."""
+    usable = scores.isfinite()
+    count = usable.sum(1, keepdim=True).clamp(min=1)
+    finite = torch.where(usable, scores, 0.0)
+    mean = finite.sum(1, keepdim=True) / count
+    spread = (torch.where(usable, finite - mean, 0.0).square().sum(1, keepdim=True) / count).sqrt()
+    scaled = torch.where(usable, (finite - mean) / (temperature * spread.clamp(min=1e-12)), -torch.inf)
+    return torch.where(usable.any(1, keepdim=True), scaled, 0.0).softmax(1)

@@ -1,0 +1,33 @@
+"""Random shooting: the best of many uniformly random plans (PerSim, section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from jsonargparse.typing import PositiveInt
+
+from persim_lightning.planning.actions import shift_plans
+from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate
+
+
+class RandomShooting(Planner):
+    """Uniformly random plans, with the previous best one, shifted by a step, among them.
+
+    Parameters
+    ----------
+    plans : int
+        Candidates a decision, the shifted one included.
+    """
+
+    def __init__(
+        self,
+        plans: PositiveInt = 1000,
+    ) -> None:
+        self._plans = plans
+
+    def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
+        drawn = problem.space.uniform(problem.noise(self._plans, generator))
+        plans = drawn.expand(problem.batch, *drawn.shape)
+        if memory is not None:
+            plans = torch.cat((shift_plans(memory[0], dim=1)[:, None], plans[:, 1:]), dim=1)
+        best = Best.of(plans, evaluate(problem, plans))
+        return Decision(best.plan, best.score, (best.plan,))

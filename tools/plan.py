@@ -1,0 +1,13 @@
+"""See `python tools/plan.py --help`."""
+
+from persim_lightning.cli import one_line_errors
+from persim_lightning.plan_command import plan_command
+
+
+@one_line_errors
+def main() -> None:
+    plan_command()
+
+
+if __name__ == "__main__":
+    main()
