@@ -17,19 +17,22 @@ from typing import Any, Literal, NoReturn
 import pytorch_lightning as pl
 import torch
 import wandb
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 
+from persim_lightning.callbacks.control import MPCEpisodes
 from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
 from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
+from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
 from persim_lightning.terminal import print_table
@@ -94,6 +97,15 @@ class FitCLI(LightningCLI):
             default="auto",
             help="Weights & Biases; auto is online where an API key is found, offline otherwise. Never asks.",
         )
+        parser.add_argument(
+            "--mpc_episodes",
+            type=NonNegativeInt,
+            default=0,
+            help="Play so many MPC episodes of every test agent in the real environment when training ends.",
+        )
+        parser.add_argument(
+            "--planning", type=Path | None, default=None, help="How to plan them (default: conf/planning/ENV.yaml)."
+        )
         parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads; for small networks try 1.")
         for name in ("num_agents", "state_dim", "action_dim", "num_actions", "walls"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -107,6 +119,7 @@ class FitCLI(LightningCLI):
         checkpoint = self.config.ckpt_path
         if checkpoint is not None and not checkpoint.is_file():
             raise ConfigurationError(f"--ckpt_path {checkpoint}: no such file")
+        self._planning = self._load_planning()
         # Nothing is written yet; but a missing GPU should be known before any data are collected.
         pl.Trainer(
             accelerator=self.config.trainer.accelerator,
@@ -117,6 +130,15 @@ class FitCLI(LightningCLI):
             enable_model_summary=False,
         )
         self.run_dir = self._choose_run_dir()
+
+    def _load_planning(self) -> PlanningSettings | None:
+        """How to plan, read while nothing has been trained; None where no episode is to be played."""
+        if not self.config.mpc_episodes:
+            return None
+        environment = get_environment(self.config.data.env)
+        settings = PlanningSettings.load(self.config.planning or Path(f"conf/planning/{environment.name}.yaml"))
+        settings.objective(environment)
+        return settings
 
     def _choose_run_dir(self) -> Path:
         given, checkpoint = self.config.run_dir, self.config.ckpt_path
@@ -163,6 +185,8 @@ class FitCLI(LightningCLI):
             RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
             LatentFactors(self.run_dir),
         ]
+        if self._planning is not None:
+            own.append(MPCEpisodes(self.run_dir, self.config.mpc_episodes, self._planning))
         configured = self._get(self.config_init, "trainer")
         trainer: pl.Trainer = super().instantiate_trainer(
             logger=self._loggers(),
@@ -317,6 +341,14 @@ def _report(cli: FitCLI, seconds: float) -> None:
         assert rollouts.scores is not None
         test = cli.datamodule.test_trajectories
         print_scores(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
+    for callback in callbacks:
+        if isinstance(callback, MPCEpisodes):
+            assert callback.results is not None
+            rows = [
+                (str(record["agent"]), f"{record['mean_return']:.1f} ± {record['std_return']:.1f}")
+                for record in callback.results["agents"]
+            ]
+            print_table(f"MPC in the real environment, {cli.config.mpc_episodes} episode(s)", ("agent", "return"), rows)
     console.print(
         f"trained {cli.datamodule.num_agents} agents in {seconds:.0f} s; everything is in {cli.run_dir}", soft_wrap=True
     )

@@ -12,7 +12,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.cli import OneLineParser
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.control import ControlScores, PlanningSettings, play_agents, simulator_mpc, true_mpc
+from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import write_json
@@ -76,7 +76,7 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
     environment, count = run.environment, given.episodes
     policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
     scores = play_agents(environment, policy, covariates, count, given.seed, "PerSim + MPC")
-    results = {"PerSim + MPC": _described(scores, agents, policy.decisions)}
+    results = {"PerSim + MPC": scores.to_dict(agents)}
     if clamped is not None:
         share = clamped.clamped / max(1, clamped.predicted)
         results["PerSim + MPC"]["clamped_share"] = share
@@ -84,7 +84,7 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
     if given.true_env:
         true = true_mpc(environment, covariates.repeat_interleave(count, dim=0), settings)
         played = play_agents(environment, true, covariates, count, given.seed, TRUE_ENV)
-        results[TRUE_ENV] = _described(played, agents, true.decisions)
+        results[TRUE_ENV] = played.to_dict(agents)
     out = given.out or run.folder / "control.json"
     write_json(
         {
@@ -107,15 +107,6 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
         made.append(film_episode(environment, covariates[0], scores.episodes, 0, given.video))
     for path in made:
         print(f"wrote {path}")
-
-
-def _described(scores: ControlScores, agents: tuple[int | str, ...], decisions: int) -> dict[str, Any]:
-    return {
-        "agents": scores.to_records(agents),
-        "decisions": decisions,
-        "seconds": scores.seconds,
-        "decisions_per_second": decisions / scores.seconds,
-    }
 
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:

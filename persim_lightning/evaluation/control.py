@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
 from persim_lightning.data.episodes import Episodes, play
@@ -55,6 +57,24 @@ class PlanningSettings:
     peak_weight: float = 0.0
     reward: Reward | None = None
     clamp_margin: float | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> PlanningSettings:
+        """Read a YAML such as conf/planning/cartpole.yaml.
+
+        Raises
+        ------
+        ConfigurationError
+            If it cannot be read, or says something unknown.
+        """
+        if not path.is_file():
+            raise ConfigurationError(f"{path}: no such file; it says how to plan")
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls, None)
+        try:
+            return cls(**parser.instantiate(parser.parse_path(path)).as_dict())
+        except (ArgumentError, TypeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
 
     def objective(self, environment: Environment) -> Objective:
         """What plans are scored by.
@@ -153,18 +173,21 @@ class ControlScores(NamedTuple):
         Steps.
     episodes : Episodes
         All of them, agent by agent.
+    decisions : int
+        Times that an action was planned.
     seconds : float
-        Wall time of playing them.
+        Wall time of playing them all.
     """
 
     returns: Tensor
     lengths: Tensor
     episodes: Episodes
+    decisions: int
     seconds: float
 
-    def to_records(self, agents: Sequence[int | str]) -> list[dict[str, Any]]:
-        """One dict per agent, ready for JSON."""
-        return [
+    def to_dict(self, agents: Sequence[int | str]) -> dict[str, Any]:
+        """Ready for JSON, with a record for every agent."""
+        records = [
             {
                 "agent": agent,
                 "mean_return": float(own.mean()),
@@ -174,6 +197,8 @@ class ControlScores(NamedTuple):
             }
             for agent, own, lengths in zip(agents, self.returns, self.lengths, strict=True)
         ]
+        speed = self.decisions / self.seconds
+        return {"agents": records, "decisions": self.decisions, "seconds": self.seconds, "decisions_per_second": speed}
 
 
 def play_agents(
@@ -204,4 +229,4 @@ def play_agents(
     played = play(environment, policy, rows, environment.max_steps, seed, description)
     seconds = time.perf_counter() - start
     shape = (len(covariates), episodes)
-    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, seconds)
+    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, policy.decisions, seconds)

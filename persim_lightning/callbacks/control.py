@@ -1,0 +1,59 @@
+"""Plays MPC episodes on the trained simulators when training ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
+from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.evaluation.control import ControlScores, PlanningSettings, play_agents, simulator_mpc
+from persim_lightning.evaluation.episode_media import draw_episodes
+from persim_lightning.files import write_json
+from persim_lightning.training.persim import PerSimModule
+
+# Without a test table, so many agents play.
+_AGENTS = 5
+
+
+class MPCEpisodes(pl.Callback):
+    """Plays episodes of every test agent in the real environment, and logs returns and a picture.
+
+    Parameters
+    ----------
+    folder : Path
+        Receives `mpc_episodes.json` and `figures/mpc_episodes.png`.
+    episodes : int
+        Episodes an agent.
+    settings : PlanningSettings
+    """
+
+    def __init__(self, folder: Path, episodes: int, settings: PlanningSettings) -> None:
+        self._folder, self._episodes, self._settings = folder, episodes, settings
+        self.results: dict[str, Any] | None = None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, PerSimModule)
+        data: TrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        agents = data.agent_ids[:_AGENTS] if data.test_trajectories is None else data.test_trajectories.agent_ids
+        rows = [data.agent_ids.index(agent) for agent in agents]
+        covariates = torch.from_numpy(data.covariates[1][rows])
+        simulators = pl_module.personalized()
+        policy, _ = simulator_mpc(data.environment, simulators, agents, self._episodes, self._settings)
+        scores = play_agents(data.environment, policy, covariates, self._episodes, 0, "MPC episodes")
+        self.results = scores.to_dict(agents)
+        write_json(self.results, self._folder / "mpc_episodes.json")
+        for record in self.results["agents"]:
+            log_to_wandb(trainer, f"mpc_return/agent_{record['agent']}", record["mean_return"])
+        log_figure(trainer, "figures/mpc_episodes", self._draw(data, scores, agents))
+
+    def _draw(self, data: TrajectoryDataModule, scores: ControlScores, agents: tuple[int | str, ...]) -> Path:
+        firsts = range(0, len(agents) * self._episodes, self._episodes)
+        labels = [f"agent {agent}" for agent in agents]
+        path = self._folder / "figures" / "mpc_episodes.png"
+        return draw_episodes(data.environment, scores.episodes, firsts, labels, path)
