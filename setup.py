@@ -2,6 +2,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+POLICIES = ["stable-baselines3>=2.6"]
+VIDEO = ["av>=13", "pygame>=2.6"]
+TEST = ["pytest>=8", *POLICIES, *VIDEO]
+
 setup(
     name="persim-lightning",
     version="0.1.0",
@@ -30,8 +34,16 @@ setup(
         "rich>=13.7",
     ],
     extras_require={
-        "policies": ["stable-baselines3>=2.6"],
-        "test": ["pytest>=8", "stable-baselines3>=2.6"],
-        "dev": ["pytest>=8", "stable-baselines3>=2.6", "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+        "video": ["av>=13", "pygame>=2.6"],
+        "test": ["pytest>=8", "stable-baselines3>=2.6", "av>=13", "pygame>=2.6"],
+        "dev": [
+            "pytest>=8",
+            "stable-baselines3>=2.6",
+            "av>=13",
+            "pygame>=2.6",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "import-linter>=2.1",
+        ],
     },
 )

@@ -72,7 +72,7 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
     agents = run.choose_agents(given.agents)
     covariates = run.covariates(agents)
     if given.video is not None:
-        check_video(given.video)
+        check_video(run.environment, given.video)
     environment, count = run.environment, given.episodes
     policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
     scores = play_agents(environment, policy, covariates, count, given.seed, "PerSim + MPC")
@@ -104,7 +104,7 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
     )
     made = [out, picture]
     if given.video is not None:
-        made.append(film_episode(environment, covariates[0], scores.episodes, 0, given.video))
+        made.append(film_episode(environment, covariates[0].tolist(), scores.episodes, 0, given.video))
     for path in made:
         print(f"wrote {path}")
 

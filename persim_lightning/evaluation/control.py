@@ -23,7 +23,7 @@ from persim_lightning.models.personalized import PersonalizedSimulator
 from persim_lightning.planning.actions import ActionSpace, Box, Discrete
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.mpc import MPC
-from persim_lightning.planning.objective import Objective, Peak, Reward
+from persim_lightning.planning.objective import Objective, Peak
 from persim_lightning.planning.planner import Planner, Score
 from persim_lightning.planning.returns import ClampedDynamics, Dynamics, EnsembleReturns, TrajectoryReturns
 
@@ -55,7 +55,7 @@ class PlanningSettings:
     pessimism: float = 0.0
     peak_coordinate: str | None = None
     peak_weight: float = 0.0
-    reward: Reward | None = None
+    reward: Callable[..., Any] | None = None
     clamp_margin: float | None = None
 
     @classmethod

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,6 @@ import gymnasium
 import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
-from torch import Tensor
 
 from persim_lightning.data.episodes import Episodes
 from persim_lightning.envs import Environment
@@ -56,55 +57,67 @@ def draw_episodes(
     return save_figure(figure, path)
 
 
-def check_video(path: Path) -> None:
-    """Refuse a video that could not be written, before anything is played.
+def check_video(environment: Environment, path: Path) -> None:
+    """Refuse a video that could not be made, before anything is played.
 
     Raises
     ------
     ConfigurationError
+        If the format is unknown, or gymnasium cannot render the environment here.
     """
     if path.suffix not in VIDEO_FORMATS:
         raise ConfigurationError(f"{path}: videos are written as {' or '.join(VIDEO_FORMATS)}")
-    if path.suffix == ".mp4" and importlib.util.find_spec("av") is None:
-        raise ConfigurationError(f"{path}: .mp4 needs PyAV (pip install av); .gif needs nothing")
+    try:
+        if path.suffix == ".mp4":
+            importlib.import_module("av")
+        env = _renderer(environment, environment.default_agent)
+        env.render()
+        env.close()
+    except Exception as error:  # renderers raise whatever their libraries do
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(
+            f"{path}: {environment.name} cannot be filmed here ({reason}); pip install 'persim-lightning[video]'"
+        ) from error
 
 
-def film_episode(environment: Environment, covariates: Tensor, episodes: Episodes, row: int, path: Path) -> Path:
+def film_episode(
+    environment: Environment, covariates: Sequence[float], episodes: Episodes, row: int, path: Path
+) -> Path:
     """Play an episode's actions once more from its first state in gymnasium's renderer, and write a video.
 
     Parameters
     ----------
     environment : Environment
-    covariates : Tensor, shape (C,)
+    covariates : sequence of float
         Of the episode's agent.
     episodes : Episodes
     row : int
         The episode.
     path : Path
         .gif or .mp4.
-
-    Raises
-    ------
-    ConfigurationError
-        If gymnasium cannot render the environment here.
     """
-    named: dict[str, Any] = environment.named(covariates.tolist())
-    try:
-        env: Any = gymnasium.make(environment.gym_id, render_mode="rgb_array", **named)
-        env.reset(seed=0)
-        environment.put(env.unwrapped, episodes.states[row, 0].numpy())
-        frames = [env.render()]
-        for action in episodes.actions[row, : int(episodes.lengths[row])]:
-            env.step(action.numpy() if action.ndim else int(action))
-            frames.append(env.render())
-        rate = env.metadata["render_fps"]
-        env.close()
-    except (gymnasium.error.DependencyNotInstalled, ImportError, AttributeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"{path}: gymnasium cannot render {environment.name} here ({reason})") from error
-    # The suffix tells imageio the format, and a temporary file has another.
-    options = {"duration": 1000 / rate, "loop": 0} if path.suffix == ".gif" else {"fps": rate, "codec": "h264"}
-    plugin = "pillow" if path.suffix == ".gif" else "pyav"
+    env = _renderer(environment, covariates)
+    environment.put(env.unwrapped, episodes.states[row, 0].numpy())
+    frames = [env.render()]
+    for action in episodes.actions[row, : int(episodes.lengths[row])]:
+        env.step(action.numpy() if action.ndim else int(action))
+        frames.append(env.render())
+    rate = env.metadata["render_fps"]
+    env.close()
+    options: dict[str, Any] = {"plugin": "pyav", "codec": "h264", "fps": rate}
+    if path.suffix == ".gif":
+        options = {"plugin": "pillow", "duration": 1000 / rate, "loop": 0}
     with atomic_write(path) as temporary:
-        iio.imwrite(temporary, np.stack(frames), extension=path.suffix, plugin=plugin, **options)
+        # A temporary file's name does not tell the format.
+        iio.imwrite(temporary, np.stack(frames), extension=path.suffix, **options)
     return path
+
+
+def _renderer(environment: Environment, covariates: Sequence[float]) -> Any:
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        # MuJoCo's default needs a screen.
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    named: dict[str, Any] = environment.named(covariates)
+    env = gymnasium.make(environment.gym_id, render_mode="rgb_array", **named)
+    env.reset(seed=0)
+    return env

@@ -1,0 +1,104 @@
+"""`tools/plan.py` and MPC at the end of a fit, as users run them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from persim_lightning.cli import one_line_errors
+from persim_lightning.errors import ConfigurationError, SimulatorFileError
+from persim_lightning.plan_command import plan_command
+from tests.conftest import ROOT
+from tests.test_fit import environment, fit
+from tests.wandb_records import logged_values
+
+
+def plan(run, *options):
+    quick = ["--planner.plans", "20", "--planner.rounds", "1", "--planner.elites", "5", "--threads", "1"]
+    config = str(ROOT / "conf/planning/cartpole.yaml")
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools/plan.py"), "--run", str(run), "--config", config, *quick, *options],
+        cwd=run.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    planning = ["--mpc_episodes", "2", "--planning", str(ROOT / "conf/planning/cartpole.yaml")]
+    done = fit(folder, "cartpole", "--trainer.max_epochs", "2", "--run_dir", str(folder / "run"), *planning)
+    return folder / "run", done.stdout
+
+
+def test_fit_plays_episodes_when_it_ends(fitted):
+    run, printed = fitted
+    result = json.loads((run / "mpc_episodes.json").read_text())
+    assert [record["agent"] for record in result["agents"]] == [0, 1, 2, 3, 4]
+    [log] = run.glob("wandb/offline-run-*/*.wandb")
+    logged = logged_values(log)
+    assert "figures/mpc_episodes" in " ".join(logged)
+    for record in result["agents"]:
+        assert len(record["returns"]) == 2
+        # CartPole: one a step.
+        assert record["returns"] == record["lengths"]
+        assert logged[f"mpc_return/agent_{record['agent']}"] == [record["mean_return"]]
+    assert (run / "figures/mpc_episodes.png").is_file()
+    assert "MPC in the real environment" in " ".join(printed.split())
+
+
+def test_plan_reports_both_and_says_what_it_made(fitted):
+    run, _ = fitted
+    done = plan(run, "--agents", "0-1,5", "--episodes", "2")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((run / "control.json").read_text())
+    assert result["settings"]["planner"]["init_args"]["plans"] == 20
+    for method in ("PerSim + MPC", "True env + MPC"):
+        records = result["results"][method]["agents"]
+        assert [record["agent"] for record in records] == [0, 1, 5]
+        assert all(record["returns"] == record["lengths"] for record in records)
+        assert result["results"][method]["decisions"] == sum(sum(record["lengths"]) for record in records)
+    assert f"wrote {run / 'control.json'}" in done.stdout
+    assert f"wrote {run / 'control.png'}" in done.stdout
+    again = plan(run, "--agents", "0-1,5", "--episodes", "2", "--true_env", "false", "--out", str(run / "again.json"))
+    assert again.returncode == 0, again.stderr
+    repeated = json.loads((run / "again.json").read_text())["results"]
+    assert list(repeated) == ["PerSim + MPC"]
+    assert repeated["PerSim + MPC"]["agents"] == result["results"]["PerSim + MPC"]["agents"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--agents", "0-9"], "agent '6': the run knows 6 agents"),
+        (["--video", "film.avi"], "videos are written as .gif or .mp4"),
+        (["--planner.plans", "0"], "plans"),
+        (["--reward", "no.such.function"], "reward"),
+        (["--peak_coordinate", "height"], "choose from position, velocity, angle"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_bad_options_are_told_in_one_line(fitted, tmp_path, monkeypatch, capsys, options, message):
+    run, _ = fitted
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        one_line_errors(lambda: plan_command(["--run", str(run), "--out", str(tmp_path / "bad.json"), *options]))()
+    told = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_holds_no_run(tmp_path):
+    with pytest.raises(SimulatorFileError, match="the folder of a finished run"):
+        plan_command(["--run", str(tmp_path)])
+
+
+def test_nothing_tells_how_to_plan(fitted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"conf/planning/cartpole\.yaml: no such file"):
+        plan_command(["--run", str(fitted[0])])
