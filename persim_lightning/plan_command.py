@@ -18,6 +18,7 @@ from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import write_json
 from persim_lightning.terminal import print_table
 
+PERSIM = "PerSim + MPC"
 TRUE_ENV = "True env + MPC"
 DESCRIPTION = """Play episodes in the real environment, planned on each agent's own simulator, beside the same planner
 on the true dynamics. Example: python tools/plan.py --run RUN --agents 0-4 --episodes 20"""
@@ -75,11 +76,11 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
         check_video(run.environment, given.video)
     environment, count = run.environment, given.episodes
     policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
-    scores = play_agents(environment, policy, covariates, count, given.seed, "PerSim + MPC")
-    results = {"PerSim + MPC": scores.to_dict(agents)}
+    scores = play_agents(environment, policy, covariates, count, given.seed, PERSIM)
+    results = {PERSIM: scores.to_dict(agents)}
     if clamped is not None:
         share = clamped.clamped / max(1, clamped.predicted)
-        results["PerSim + MPC"]["clamped_share"] = share
+        results[PERSIM]["clamped_share"] = share
         print(f"{clamped.clamped} of {clamped.predicted} predicted coordinates were clamped ({share:.2%})")
     if given.true_env:
         true = true_mpc(environment, covariates.repeat_interleave(count, dim=0), settings)

@@ -12,7 +12,7 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
     """Print rows of cells under headings, all aligned to the right."""
     table = Table(title=title)
     for heading in headings:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -8,6 +8,7 @@ The state has 18 entries: the forward velocity over the last control step (m/s),
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import mujoco
@@ -37,6 +38,19 @@ STATE_NAMES = (
     *(f"{joint}_angular_velocity" for joint in JOINTS),
 )
 ACTION_NAMES = tuple(f"{joint}_torque" for joint in JOINTS)
+
+
+@functools.cache
+def _standard() -> GymHalfCheetah:
+    """Gymnasium's cheetah, read from its file once; its model must not be changed."""
+    return GymHalfCheetah()
+
+
+def scaled_model(mass: float, damping: float) -> mujoco.MjModel:
+    """A copy of the standard cheetah's model, scaled."""
+    model = copy.copy(_standard().model)
+    scale_model(model, mass, damping)
+    return model
 
 
 def scale_model(model: mujoco.MjModel, mass: float, damping: float) -> None:
@@ -121,15 +135,14 @@ class HalfCheetahBatch:
     """
 
     def __init__(self, covariates: Tensor, seed: int) -> None:
-        base = GymHalfCheetah()
+        base = _standard()
         # One workspace serves all cheetahs: MuJoCo's takes megabytes, a cheetah's state a few hundred bytes.
         self._data, self._dt = base.data, base.dt
         self._models = []
         self._physics = np.empty((len(covariates), mujoco.mj_stateSize(base.model, STATE)))
         rng = np.random.default_rng(seed)
         for row, (mass, damping) in enumerate(covariates.tolist()):
-            model = copy.copy(base.model)
-            scale_model(model, mass, damping)
+            model = scaled_model(mass, damping)
             self._models.append(model)
             mujoco.mj_resetData(model, self._data)
             self._data.qpos[:] = base.init_qpos + rng.uniform(-RESET_NOISE, RESET_NOISE, model.nq)
@@ -180,12 +193,8 @@ def rollout(covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
     Tensor, shape (1, B, P, H+1, 18), float64
     """
     batch, count, horizon = plans.shape[:3]
-    base = GymHalfCheetah()
-    models = []
-    for mass, damping in covariates.tolist():
-        model = copy.copy(base.model)
-        scale_model(model, mass, damping)
-        models.append(model)
+    base = _standard()
+    models = [scaled_model(mass, damping) for mass, damping in covariates.tolist()]
     # Full physics: time, qpos with x = 0, qvel.
     initial = np.concatenate((np.zeros((batch, 2)), states.double().numpy()[:, 1:]), axis=1)
     control = plans.double().flatten(0, 1).repeat_interleave(FRAME_SKIP, dim=1).numpy()

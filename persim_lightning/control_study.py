@@ -1,0 +1,59 @@
+"""The paper's Table 2: returns of MPC on the simulators of every data set, and on the true dynamics."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from persim_lightning.data.behavior import DATASETS
+from persim_lightning.envs import ENVIRONMENTS
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.files import atomic_write, markdown_table
+from persim_lightning.plan_command import PERSIM, TRUE_ENV, plan_command
+from persim_lightning.terminal import print_table
+
+
+def reward_table_command(args: list[str] | None = None) -> None:
+    """Play MPC episodes on the runs of `tools/evaluate.py --all`, or reuse what was played, and print returns."""
+    parser = argparse.ArgumentParser(prog="reward_table.py", description=reward_table_command.__doc__)
+    parser.add_argument("--env", required=True, choices=list(ENVIRONMENTS))
+    parser.add_argument("--runs", type=Path, default=Path("runs/table1"), help="run folders (default: %(default)s)")
+    parser.add_argument(
+        "--datasets", nargs="+", choices=list(DATASETS), default=list(DATASETS), help="default: all four"
+    )
+    parser.add_argument("options", nargs="*", help="further options of tools/plan.py for every run, after --")
+    given = parser.parse_args(args)
+    rows, true = [], None
+    for dataset in given.datasets:
+        run = given.runs / f"{given.env}-{dataset}-PerSim"
+        if not (run / "simulator.json").is_file():
+            raise ConfigurationError(f"{run}: no finished run; tools/evaluate.py --all --env {given.env} makes it")
+        results = _played(run, [*given.options, "--true_env", str(true is None).lower()])
+        rows.append([dataset, *_cells(results[PERSIM])])
+        true = true or results[TRUE_ENV]
+    assert true is not None
+    rows.append([TRUE_ENV, *_cells(true)])
+    headings = ["data", *(f"agent {record['agent']}" for record in true["agents"])]
+    print_table(f"{given.env}: return, mean ± std", headings, rows)
+    page = given.runs / f"table2-{given.env}.md"
+    with atomic_write(page) as temporary:
+        temporary.write_text("\n".join(markdown_table(headings, rows)) + "\n")
+    print(f"wrote {page}")
+
+
+def _played(run: Path, options: list[str]) -> dict[str, Any]:
+    """Results on one run; episodes that were played under the same options are not played again."""
+    record, asked = run / "reward_table.json", {"options": options, "simulator": (run / "simulator.json").read_text()}
+    if not record.is_file() or json.loads(record.read_text()).get("asked") != asked:
+        plan_command(["--run", str(run), "--out", str(run / "control.json"), *options])
+        played = json.loads((run / "control.json").read_text())
+        with atomic_write(record) as temporary:
+            temporary.write_text(json.dumps({"asked": asked, **played}))
+    results: dict[str, Any] = json.loads(record.read_text())["results"]
+    return results
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    return [f"{record['mean_return']:.1f} ± {record['std_return']:.1f}" for record in result["agents"]]

@@ -1,0 +1,13 @@
+"""See `python tools/reward_table.py --help`."""
+
+from persim_lightning.cli import one_line_errors
+from persim_lightning.control_study import reward_table_command
+
+
+@one_line_errors
+def main() -> None:
+    reward_table_command()
+
+
+if __name__ == "__main__":
+    main()
