@@ -11,7 +11,7 @@ from persim_lightning.data.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.files import atomic_write, markdown_table
-from persim_lightning.plan_command import PERSIM, TRUE_ENV, plan_command
+from persim_lightning.plan_command import PERSIM, TRUE_ENV, parse_request, play_request
 from persim_lightning.terminal import print_table
 
 
@@ -44,15 +44,14 @@ def reward_table_command(args: list[str] | None = None) -> None:
 
 
 def _played(run: Path, options: list[str]) -> dict[str, Any]:
-    """Results on one run; episodes that were played under the same options are not played again."""
-    record, asked = run / "reward_table.json", {"options": options, "simulator": (run / "simulator.json").read_text()}
-    if not record.is_file() or json.loads(record.read_text()).get("asked") != asked:
-        plan_command(["--run", str(run), "--out", str(run / "control.json"), *options])
-        played = json.loads((run / "control.json").read_text())
-        with atomic_write(record) as temporary:
-            temporary.write_text(json.dumps({"asked": asked, **played}))
-    results: dict[str, Any] = json.loads(record.read_text())["results"]
-    return results
+    """Results on one run; what was played under the same settings is not played again."""
+    request = parse_request(["--run", str(run), *options])
+    if request.out.is_file():
+        record = json.loads(request.out.read_text())
+        if record.get("request") == request.identity():
+            results: dict[str, Any] = record["results"]
+            return results
+    return play_request(request)
 
 
 def _cells(result: dict[str, Any]) -> list[str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.cli import OneLineParser
+from persim_lightning.data.card import file_sha256
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import write_json
+from persim_lightning.models.personalized import WEIGHTS
 from persim_lightning.terminal import print_table
 
 PERSIM = "PerSim + MPC"
@@ -24,8 +26,53 @@ DESCRIPTION = """Play episodes in the real environment, planned on each agent's 
 on the true dynamics. Example: python tools/plan.py --run RUN --agents 0-4 --episodes 20"""
 
 
+class PlanRequest(NamedTuple):
+    """A parsed command line of `tools/plan.py`.
+
+    Attributes
+    ----------
+    run : FittedRun
+    given : namespace
+        Options.
+    settings : PlanningSettings
+    described : dict
+        The settings as YAML holds them.
+    """
+
+    run: FittedRun
+    given: Any
+    settings: PlanningSettings
+    described: dict[str, Any]
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the results, ready for JSON."""
+        return {
+            "environment": self.run.environment.name,
+            "simulator_sha256": file_sha256(self.run.folder / WEIGHTS),
+            **{name: self.given[name] for name in ("agents", "episodes", "seed", "true_env")},
+            "settings": self.described,
+        }
+
+    @property
+    def out(self) -> Path:
+        """JSON of the results."""
+        given: Path | None = self.given.out
+        return given or self.run.folder / "control.json"
+
+
 def plan_command(args: list[str] | None = None) -> None:
     """Parse the command line of `tools/plan.py` and play."""
+    play_request(parse_request(args))
+
+
+def parse_request(args: list[str] | None = None) -> PlanRequest:
+    """Parse the command line of `tools/plan.py`.
+
+    Raises
+    ------
+    PersimError
+        If the run or the settings cannot be read.
+    """
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--run", type=Path)
     folder = first.parse_known_args(args)[0].run
@@ -35,9 +82,10 @@ def plan_command(args: list[str] | None = None) -> None:
     assert run is not None
     if not given.config and not Path(parser.default_config_files[0]).is_file():
         raise ConfigurationError(f"{parser.default_config_files[0]}: no such file; say by --config how to plan")
-    settings = PlanningSettings(**{name: parser.instantiate(given)[name] for name in _setting_names()})
+    instantiated = parser.instantiate(given)
+    settings = PlanningSettings(**{name: instantiated[name] for name in _setting_names()})
     described = {name: value for name, value in yaml.safe_load(parser.dump(given)).items() if name in _setting_names()}
-    _play(run, given, settings, described)
+    return PlanRequest(run, given, settings, described)
 
 
 def _setting_names() -> list[str]:
@@ -68,7 +116,9 @@ def _parser(environment: str | None) -> OneLineParser:
     return parser
 
 
-def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dict[str, Any]) -> None:
+def play_request(request: PlanRequest) -> dict[str, Any]:
+    """Play, print a table, write results and picture; returns the results by method."""
+    run, given, settings, _ = request
     torch.set_num_threads(given.threads)
     agents = run.choose_agents(given.agents)
     covariates = run.covariates(agents)
@@ -86,18 +136,8 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
         true = true_mpc(environment, covariates.repeat_interleave(count, dim=0), settings)
         played = play_agents(environment, true, covariates, count, given.seed, TRUE_ENV)
         results[TRUE_ENV] = played.to_dict(agents)
-    out = given.out or run.folder / "control.json"
-    write_json(
-        {
-            "environment": environment.name,
-            "episodes": count,
-            "seed": given.seed,
-            "threads": given.threads,
-            "settings": described,
-            "results": results,
-        },
-        out,
-    )
+    out = request.out
+    write_json({"request": request.identity(), "threads": given.threads, "results": results}, out)
     _print(environment.name, count, results)
     picture = draw_episodes(
         *(environment, scores.episodes, [index * count for index in range(len(agents))]),
@@ -108,6 +148,7 @@ def _play(run: FittedRun, given: Any, settings: PlanningSettings, described: dic
         made.append(film_episode(environment, covariates[0].tolist(), scores.episodes, 0, given.video))
     for path in made:
         print(f"wrote {path}")
+    return results
 
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
 """`tools/plan.py` and MPC at the end of a fit, as users run them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from persim_lightning.cli import one_line_errors
+from persim_lightning.control_study import reward_table_command
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from persim_lightning.plan_command import plan_command
 from tests.conftest import ROOT
@@ -56,7 +58,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
     done = plan(run, "--agents", "0-1,5", "--episodes", "2")
     assert done.returncode == 0, done.stderr
     result = json.loads((run / "control.json").read_text())
-    assert result["settings"]["planner"]["init_args"]["plans"] == 20
+    assert result["request"]["settings"]["planner"]["init_args"]["plans"] == 20
     for method in ("PerSim + MPC", "True env + MPC"):
         records = result["results"][method]["agents"]
         assert [record["agent"] for record in records] == [0, 1, 5]
@@ -102,3 +104,25 @@ def test_nothing_tells_how_to_plan(fitted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"conf/planning/cartpole\.yaml: no such file"):
         plan_command(["--run", str(fitted[0])])
+
+
+def test_reward_table_plays_once_and_reuses(fitted, tmp_path, monkeypatch, capsys):
+    run, _ = fitted
+    for dataset in ("random", "pure"):
+        shutil.copytree(run, tmp_path / f"cartpole-{dataset}-PerSim", ignore=shutil.ignore_patterns("wandb"))
+    monkeypatch.chdir(ROOT)
+    quick = ["--episodes", "2", "--threads", "1", "--planner.plans", "20", "--planner.elites", "5"]
+    arguments = ["--env", "cartpole", "--runs", str(tmp_path), "--datasets", "pure", "random", "--", *quick]
+    reward_table_command(arguments)
+    page = (tmp_path / "table2-cartpole.md").read_text()
+    names = [line.split(" | ")[0].strip("| ") for line in page.splitlines()]
+    assert names == ["data", "---", "pure", "random", "True env + MPC"]
+    capsys.readouterr()
+    before = (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns
+    reward_table_command(arguments)
+    assert (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns == before
+    assert (tmp_path / "table2-cartpole.md").read_text() == page
+    reward_table_command([*arguments, "--seed", "1"])
+    assert (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns > before
+    with pytest.raises(ConfigurationError, match="no finished run"):
+        reward_table_command(["--env", "cartpole", "--runs", str(tmp_path / "none")])
