@@ -43,10 +43,10 @@ class Walls(nn.Module):
         """(..., D) -> (..., D)."""
         if not self.enabled:
             return states
-        below, above = states < self.low, states > self.high
-        if not (below.any() | above.any()):
-            return states
         stopped = states.clamp(self.low, self.high)
+        if torch.equal(stopped, states):
+            return states
+        below, above = states < self.low, states > self.high
         for hit, contact in ((below, self.low_contact), (above, self.high_contact)):
             # A wall's effect on another coordinate goes before that one's own wall; of several, the first counts.
             resets = (

@@ -13,8 +13,8 @@ from persim_lightning.planning.objective import Objective, pessimistic_mean, tra
 
 # Rows that are advanced together: enough to fill vector units, few enough for activations to stay in the cache.
 _BLOCK_ROWS = 4096
-# Rows of ended plans are dropped once this share of all rows would go.
-_DROP_SHARE = 0.2
+# Every so many steps, rows of ended plans are dropped if this share of all rows would go.
+_DROP_STEPS, _DROP_SHARE = 4, 0.2
 
 
 class Dynamics(Protocol):
@@ -72,7 +72,7 @@ class EnsembleReturns:
         running = torch.ones_like(values, dtype=torch.bool)
         # Sums of the plans still under way; `rows` tells where they belong.
         total, top = values.clone(), peak.clone()
-        for step in actions:
+        for h, step in enumerate(actions, start=1):
             action = step if len(step) == len(rows) else step[rows]
             following = self.dynamics.step(states, action, agents)
             reward = self.objective.reward(states, action.expand(members, *action.shape), following)
@@ -82,6 +82,8 @@ class EnsembleReturns:
                 top = torch.where(running, top.maximum(reached), top)
             running = running & ~self.objective.terminated(following)
             states = following
+            if h % _DROP_STEPS:
+                continue
             going = running.any(0)
             if int(going.sum()) <= (1 - _DROP_SHARE) * len(rows):
                 values[:, rows], peak[:, rows] = total, top
