@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from persim_lightning.planning.objective import Objective, pessimistic_mean, tra
 
 # Rows that are advanced together: enough to fill vector units, few enough for activations to stay in the cache.
 _BLOCK_ROWS = 4096
+# Plans that begin alike share their beginning while there are at most this share as many beginnings as plans.
+_SHARE = 0.5
 # Every so many steps, rows of ended plans are dropped if this share of all rows would go.
 _DROP_STEPS, _DROP_SHARE = 4, 0.2
 
@@ -34,7 +36,10 @@ class Dynamics(Protocol):
 
 @dataclass(frozen=True)
 class EnsembleReturns:
-    """Scores plans on a step-by-step model; every member keeps a trajectory of its own, and ended plans cost nothing.
+    """Scores plans on a step-by-step model.
+
+    Every member keeps a trajectory of its own; ended plans cost nothing,
+    and discrete plans that begin alike share their beginning.
 
     Parameters
     ----------
@@ -60,46 +65,88 @@ class EnsembleReturns:
         actions = plans.flatten(0, 1).transpose(0, 1).contiguous()
         owner = torch.arange(batch, device=plans.device).repeat_interleave(count)
         blocks = zip(owner.split(_BLOCK_ROWS), actions.split(_BLOCK_ROWS, dim=1), strict=True)
-        values = torch.cat([self._values(self.states[rows], part, self.agents[rows]) for rows, part in blocks], dim=1)
+        values = torch.cat([self._values(part, rows) for rows, part in blocks], dim=1)
         return pessimistic_mean(values, self.pessimism).view(batch, count)
 
-    def _values(self, states: Tensor, actions: Tensor, agents: Tensor) -> Tensor:
-        """Values (M, R) of R plans: states (R, D), actions (H, R)|(H, R, A), agents (R,)."""
-        members, rows = self.dynamics.members, torch.arange(len(states), device=states.device)
-        states = states.mT.expand(members, *states.mT.shape).contiguous().mT
-        values = states.new_zeros(members, len(rows))
-        peak = states.new_full(values.shape, -torch.inf)
-        running = torch.ones_like(values, dtype=torch.bool)
-        # Sums of the plans still under way; `rows` tells where they belong.
-        total, top = values.clone(), peak.clone()
+    def _values(self, actions: Tensor, owner: Tensor) -> Tensor:
+        """Values (M, R) of R plans: actions (H, R)|(H, R, A), and the problems that they belong to, ascending."""
+        problems, path = owner.unique_consecutive(return_inverse=True)
+        paths = self._start(problems)
+        plans = torch.arange(len(owner), device=owner.device)
+        values = paths.total.new_empty(paths.total.shape[0], len(owner))
+        # Discrete plans that begin alike follow one path until they part.
+        sharing, count = not actions.is_floating_point(), 0
+        if sharing:
+            count = int(actions.max()) + 1
+        else:
+            paths, path = paths.take(path), plans
         for h, step in enumerate(actions, start=1):
-            action = step if len(step) == len(rows) else step[rows]
-            following = self.dynamics.step(states, action, agents)
-            reward = self.objective.reward(states, action.expand(members, *action.shape), following)
-            total = torch.where(running, total + reward, total)
-            if self.objective.peak is not None:
-                reached = following[..., self.objective.peak.coordinate]
-                top = torch.where(running, top.maximum(reached), top)
-            running = running & ~self.objective.terminated(following)
-            states = following
+            action = step if len(step) == len(plans) else step[plans]
+            if sharing:
+                distinct, branch = (path * count + action).unique(return_inverse=True)
+                sharing = len(distinct) <= _SHARE * len(plans)
+                if sharing:
+                    paths, path, action = paths.take(distinct // count), branch, distinct % count
+                else:
+                    paths, path = paths.take(path), torch.arange(len(plans), device=plans.device)
+            paths = self._advance(paths, action)
             if h % _DROP_STEPS:
                 continue
-            going = running.any(0)
-            if int(going.sum()) <= (1 - _DROP_SHARE) * len(rows):
-                values[:, rows], peak[:, rows] = total, top
-                keep = going.nonzero()[:, 0]
-                rows, agents, total, top, running = (
-                    rows[keep],
-                    agents[keep],
-                    total[:, keep],
-                    top[:, keep],
-                    running[:, keep],
-                )
-                states = states.mT[..., keep].mT
-                if not len(rows):
+            going = paths.running.any(0)
+            if int(going.sum()) <= (1 - _DROP_SHARE) * len(going):
+                ended = ~going[path]
+                values[:, plans[ended]] = paths.total[:, path[ended]]
+                plans, path = plans[~ended], (going.cumsum(0) - 1)[path[~ended]]
+                paths = paths.take(going.nonzero()[:, 0])
+                if not len(plans):
                     break
-        values[:, rows], peak[:, rows] = total, top
-        return values if self.objective.peak is None else values + self.objective.peak.weight * peak
+        values[:, plans] = paths.total[:, path]
+        return values
+
+    def _start(self, problems: Tensor) -> _Paths:
+        states, members = self.states[problems], self.dynamics.members
+        states = states.mT.expand(members, *states.mT.shape).contiguous().mT
+        total = states.new_zeros(states.shape[:2])
+        top = torch.full_like(total, -torch.inf)
+        return _Paths(states, self.agents[problems], total, top, torch.ones_like(total, dtype=torch.bool))
+
+    def _advance(self, paths: _Paths, action: Tensor) -> _Paths:
+        """One step further; ended paths move on, but their value stays."""
+        states, agents, total, top, running = paths
+        following = self.dynamics.step(states, action, agents)
+        gain = self.objective.reward(states, action.expand(len(states), *action.shape), following)
+        if self.objective.peak is not None:
+            higher = top.maximum(following[..., self.objective.peak.coordinate])
+            # From its first value on, a peak counts by what it rises.
+            rise = torch.where(top.isinf(), higher, higher - top)
+            gain, top = gain + self.objective.peak.weight * rise, higher
+        total = torch.where(running, total + gain, total)
+        return _Paths(following, agents, total, top, running & ~self.objective.terminated(following))
+
+
+class _Paths(NamedTuple):
+    """Trajectories under way, of C plans or of all plans with C different beginnings.
+
+    Attributes
+    ----------
+    states : Tensor, shape (M, C, D)
+    agents : Tensor, shape (C,)
+    total, top : Tensor, shape (M, C)
+        Value so far, and the peak so far.
+    running : Tensor, shape (M, C)
+        Whether a member has not yet terminated.
+    """
+
+    states: Tensor
+    agents: Tensor
+    total: Tensor
+    top: Tensor
+    running: Tensor
+
+    def take(self, index: Tensor) -> _Paths:
+        """The chosen paths, in that order."""
+        values = (part[:, index] for part in (self.total, self.top, self.running))
+        return _Paths(self.states.mT[..., index].mT, self.agents[index], *values)
 
 
 @dataclass(frozen=True)

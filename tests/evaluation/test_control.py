@@ -111,7 +111,8 @@ def test_predictions_are_clamped_to_the_range_of_the_data_where_asked():
     settings = PlanningSettings(RandomShooting(plans=10), horizon=5, clamp_margin=0.5)
     policy, clamped = simulator_mpc(environment, simulators, [0], 1, settings)
     policy(torch.full((1, 4), 1e-3, dtype=torch.float64), torch.Generator().manual_seed(0))
-    assert clamped.predicted == 2 * 10 * 5 * 4
+    # Plans that begin alike are predicted once.
+    assert clamped.predicted <= 2 * 10 * 5 * 4
     assert 0 < clamped.clamped < clamped.predicted
 
 

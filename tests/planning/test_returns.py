@@ -137,3 +137,31 @@ def test_mpc_plays_first_actions_and_drops_ended_episodes():
     assert rows_seen == [[0, 1, 2], [0, 2], [0, 2]]
     assert planner.seen == [[0, 0, 0], [1, 1], [2, 2]]
     assert policy.decisions == 7
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("ends", [terminated, never])
+@pytest.mark.parametrize("alike", [0, 5, 12])
+def test_plans_that_begin_alike_share_it_and_score_as_alone(ends, alike):
+    """The first `alike` of 12 actions are those of one of three plans, so that paths part late or never."""
+    simulator = random_simulator("cp", 4).double().personalize(0, 3)
+    objective = Objective(reward, ends, Peak(1, 0.5))
+    states, agents = torch.randn(3, 3).double(), torch.tensor([0, 0, 1])
+    plans = torch.randint(4, (3, 60, 12))
+    plans[:, :, :alike] = plans[:, torch.arange(60) % 3, :alike]
+    steps = []
+
+    class Counting:
+        members = simulator.members
+
+        def step(self, states, actions, agents):
+            steps.append(states.shape[1])
+            return simulator.step(states, actions, agents)
+
+    scores = EnsembleReturns(Counting(), objective, states, agents)(plans)
+    if alike:
+        assert max(steps[:alike]) <= 9
+    for row in range(3):
+        for plan in (0, 1, 31, 59):
+            one = EnsembleReturns(simulator, objective, states[row : row + 1], agents[row : row + 1])
+            torch.testing.assert_close(scores[row, plan], one(plans[row : row + 1, plan : plan + 1])[0, 0])
