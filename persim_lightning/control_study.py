@@ -36,10 +36,12 @@ def reward_table_command(args: list[str] | None = None) -> None:
     assert true is not None
     rows.append([TRUE_ENV, *_cells(true)])
     headings = ["data", *(f"agent {record['agent']}" for record in true["agents"])]
-    print_table(f"{given.env}: return, mean ± std", headings, rows)
+    title = f"{given.env}: return, mean ± std over {len(true['agents'][0]['returns'])} episodes"
+    print_table(title, headings, rows)
     page = given.runs / f"table2-{given.env}.md"
+    lines = [f"{title}; settings in each run's control.json", "", *markdown_table(headings, rows)]
     with atomic_write(page) as temporary:
-        temporary.write_text("\n".join(markdown_table(headings, rows)) + "\n")
+        temporary.write_text("\n".join(lines) + "\n")
     print(f"wrote {page}")
 
 
@@ -47,7 +49,10 @@ def _played(run: Path, options: list[str]) -> dict[str, Any]:
     """Results on one run; what was played under the same settings is not played again."""
     request = parse_request(["--run", str(run), *options])
     if request.out.is_file():
-        record = json.loads(request.out.read_text())
+        try:
+            record = json.loads(request.out.read_text())
+        except ValueError as error:
+            raise ConfigurationError(f"{request.out}: not readable ({error}); remove it to play anew") from error
         if record.get("request") == request.identity():
             results: dict[str, Any] = record["results"]
             return results

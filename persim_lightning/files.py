@@ -6,10 +6,13 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from persim_lightning.errors import ConfigurationError
 
 
 @contextlib.contextmanager
@@ -25,6 +28,21 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before work is done for it; makes missing folders.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def write_json(values: Any, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
-from persim_lightning.files import write_json
+from persim_lightning.files import check_writable, write_json
 from persim_lightning.models.personalized import WEIGHTS
 from persim_lightning.terminal import print_table
 
@@ -73,6 +74,8 @@ def parse_request(args: list[str] | None = None) -> PlanRequest:
     PersimError
         If the run or the settings cannot be read.
     """
+    # A user's reward may lie in the current folder, which is no script's own.
+    sys.path.append(str(Path.cwd()))
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--run", type=Path)
     folder = first.parse_known_args(args)[0].run
@@ -95,7 +98,8 @@ def _setting_names() -> list[str]:
 def _parser(environment: str | None) -> OneLineParser:
     parser = OneLineParser(prog="plan.py", description=DESCRIPTION)
     default = f"conf/planning/{environment or 'ENV'}.yaml"
-    parser.default_config_files = [default]
+    if environment is not None:
+        parser.default_config_files = [default]
     parser.add_argument("--config", action="config", help=f"YAML of how to plan (default: {default}).")
     parser.add_argument("--run", type=Path, required=True, help="Run folder of tools/fit.py.")
     parser.add_argument("--agents", type=str, default="0-4", help="Ids and ranges, such as 0-4,17.")
@@ -120,6 +124,9 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
     """Play, print a table, write results and picture; returns the results by method."""
     run, given, settings, _ = request
     torch.set_num_threads(given.threads)
+    for path in (request.out, given.video):
+        if path is not None:
+            check_writable(path)
     agents = run.choose_agents(given.agents)
     covariates = run.covariates(agents)
     if given.video is not None:

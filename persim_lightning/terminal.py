@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -15,4 +16,5 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Where output is piped, no terminal says how wide it may be.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

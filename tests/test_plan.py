@@ -29,6 +29,14 @@ def plan(run, *options):
     )
 
 
+def per_coordinate(states, actions, next_states):
+    return next_states
+
+
+def of_two(states, actions):
+    return states.sum(-1)
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
@@ -79,6 +87,12 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
         (["--agents", "0-9"], "agent '6': the run knows 6 agents"),
         (["--video", "film.avi"], "videos are written as .gif or .mp4"),
         (["--planner.plans", "0"], "plans"),
+        (["--planner.elites", "500"], "elites 500: at most as many as plans (100)"),
+        (["--horizon", "0"], "horizon"),
+        (["--agents", "5-2"], "names no agent"),
+        (["--reward", "tests.test_plan.per_coordinate"], "for states (2, 3, 4) it returned (2, 3, 4), not (2, 3)"),
+        (["--reward", "tests.test_plan.of_two"], "reward tests.test_plan.of_two failed on a batch: TypeError"),
+        (["--video", "/proc/film.gif"], "/proc/film.gif cannot be written"),
         (["--reward", "no.such.function"], "reward"),
         (["--peak_coordinate", "height"], "choose from position, velocity, angle"),
         (["--config", "missing.yaml"], "missing.yaml"),
@@ -100,6 +114,14 @@ def test_a_folder_that_holds_no_run(tmp_path):
         plan_command(["--run", str(tmp_path)])
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "provenance.json"])
+def test_a_damaged_run(fitted, tmp_path, name):
+    shutil.copytree(fitted[0], tmp_path / "run", ignore=shutil.ignore_patterns("wandb"))
+    (tmp_path / "run" / name).write_text("{ no: [")
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        plan_command(["--run", str(tmp_path / "run")])
+
+
 def test_nothing_tells_how_to_plan(fitted, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"conf/planning/cartpole\.yaml: no such file"):
@@ -115,7 +137,7 @@ def test_reward_table_plays_once_and_reuses(fitted, tmp_path, monkeypatch, capsy
     arguments = ["--env", "cartpole", "--runs", str(tmp_path), "--datasets", "pure", "random", "--", *quick]
     reward_table_command(arguments)
     page = (tmp_path / "table2-cartpole.md").read_text()
-    names = [line.split(" | ")[0].strip("| ") for line in page.splitlines()]
+    names = [line.split(" | ")[0].strip("| ") for line in page.splitlines()[2:]]
     assert names == ["data", "---", "pure", "random", "True env + MPC"]
     capsys.readouterr()
     before = (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from persim_lightning.data.episodes import Episodes, play
@@ -21,11 +22,17 @@ from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.personalized import PersonalizedSimulator
 from persim_lightning.planning.actions import ActionSpace, Box, Discrete
+from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.mpc import MPC
+from persim_lightning.planning.mppi import MPPI
 from persim_lightning.planning.objective import Objective, Peak
 from persim_lightning.planning.planner import Planner, Score
 from persim_lightning.planning.returns import ClampedDynamics, Dynamics, EnsembleReturns, TrajectoryReturns
+from persim_lightning.planning.shooting import RandomShooting
+
+# Once imported, a command line knows them by their short names.
+PLANNERS: tuple[type[Planner], ...] = (RandomShooting, CEM, ICEM, MPPI)
 
 
 @dataclass(frozen=True)
@@ -45,18 +52,19 @@ class PlanningSettings:
     peak_weight : float
     reward : callable, optional
         Your own objective in place of the environment's reward: (states (..., D), actions (...)|(..., A), next_states
-        (..., D)) -> rewards (...). Reported returns are the environment's all the same.
+        (..., D)) -> rewards (...), where ... may be any number of dimensions. A peak is added all the same. Reported
+        returns are the environment's.
     clamp_margin : float, optional
         Keep predicted states within the range of the training data, widened on either side by this share of it.
     """
 
     planner: Planner = field(default_factory=ICEM)
-    horizon: int = 30
-    pessimism: float = 0.0
+    horizon: PositiveInt = 30
+    pessimism: NonNegativeFloat = 0.0
     peak_coordinate: str | None = None
     peak_weight: float = 0.0
     reward: Callable[..., Any] | None = None
-    clamp_margin: float | None = None
+    clamp_margin: NonNegativeFloat | None = None
 
     @classmethod
     def load(cls, path: Path) -> PlanningSettings:
@@ -82,7 +90,7 @@ class PlanningSettings:
         Raises
         ------
         ConfigurationError
-            If the peak's coordinate is unknown.
+            If the peak's coordinate is unknown, or the user's reward fails on a small batch.
         """
         peak = None
         if self.peak_coordinate is not None:
@@ -90,7 +98,27 @@ class PlanningSettings:
                 known = ", ".join(environment.state_names)
                 raise ConfigurationError(f"peak_coordinate '{self.peak_coordinate}': choose from {known}")
             peak = Peak(environment.state_names.index(self.peak_coordinate), self.peak_weight)
+        if self.reward is not None:
+            _try_reward(self.reward, environment)
         return Objective(self.reward or environment.reward, environment.terminated, peak)
+
+
+def _try_reward(reward: Callable[..., Any], environment: Environment) -> None:
+    """Call a user's reward once, so that what is wrong with it shows before anything is played."""
+    name = f"reward {getattr(reward, '__module__', '')}.{getattr(reward, '__qualname__', reward)}"
+    states = torch.zeros(2, 3, len(environment.state_names))
+    discrete = environment.num_actions is not None
+    actions = torch.zeros(2, 3, dtype=torch.int64) if discrete else torch.zeros(2, 3, len(environment.action_names))
+    try:
+        given = reward(states, actions, states)
+    except Exception as error:  # it may raise anything
+        raise ConfigurationError(f"{name} failed on a batch: {type(error).__name__}: {error}") from error
+    shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+    if shape != (2, 3) or not given.is_floating_point():
+        raise ConfigurationError(
+            f"{name} must return a tensor of floats with one value for every step: for states (2, 3, "
+            f"{states.shape[-1]}) it returned {shape}, not (2, 3)"
+        )
 
 
 def action_space(environment: Environment) -> ActionSpace:

@@ -52,6 +52,9 @@ def draw_episodes(
     for panel, title in zip(panels, titles, strict=True):
         panel.set_ylabel(title)
         panel.grid(alpha=0.3)
+    if environment.num_actions is not None:
+        panels[-2].set_yticks(range(environment.num_actions))
+    figure.suptitle(f"{environment.name}: one episode of each agent, planned on its own simulator")
     panels[-1].set_xlabel("step")
     panels[0].legend(ncols=len(labels), fontsize="small")
     return save_figure(figure, path)
@@ -115,8 +118,9 @@ def film_episode(
 
 def _renderer(environment: Environment, covariates: Sequence[float]) -> Any:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        # MuJoCo's default needs a screen.
+        # The renderers' defaults need a screen.
         os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     named: dict[str, Any] = environment.named(covariates)
     env = gymnasium.make(environment.gym_id, render_mode="rgb_array", **named)
     env.reset(seed=0)

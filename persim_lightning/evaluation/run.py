@@ -49,8 +49,14 @@ class FittedRun:
         for path in (config, provenance):
             if not path.is_file():
                 raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
-        environment = get_environment(yaml.safe_load(config.read_text())["data"]["env"])
-        agents_path = json.loads(provenance.read_text())["data"].get("agents_path")
+        try:
+            name = yaml.safe_load(config.read_text())["data"]["env"]
+            agents_path = json.loads(provenance.read_text())["data"].get("agents_path")
+        except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+            raise ConfigurationError(
+                f"{folder}: config.yaml or provenance.json is damaged ({type(error).__name__}: {error})"
+            ) from error
+        environment = get_environment(name)
         return cls(folder, environment, personalized, None if agents_path is None else Path(agents_path))
 
     def choose_agents(self, text: str) -> tuple[int | str, ...]:
@@ -70,9 +76,11 @@ class FittedRun:
             else:
                 chosen.append(part)
         unknown = [label for label in chosen if label not in known]
-        if unknown or not chosen:
-            some = ", ".join(list(known)[:5])
+        some = ", ".join(list(known)[:5])
+        if unknown:
             raise ConfigurationError(f"agent '{unknown[0]}': the run knows {len(known)} agents ({some}, …)")
+        if not chosen:
+            raise ConfigurationError(f"agents '{text}' names no agent; the run knows {len(known)} ({some}, …)")
         return tuple(dict.fromkeys(known[label] for label in chosen))
 
     def covariates(self, agents: Sequence[int | str]) -> Tensor:

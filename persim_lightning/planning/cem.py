@@ -6,6 +6,7 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor
 
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.planning.actions import Distribution, blend
 from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate, pick
 
@@ -31,6 +32,8 @@ class CEM(Planner):
         elites: PositiveInt = 50,
         momentum: ClosedUnitInterval = 0.1,
     ) -> None:
+        if elites > plans:
+            raise ConfigurationError(f"elites {elites}: at most as many as plans ({plans})")
         self._plans, self._rounds, self._elites, self._momentum = plans, rounds, elites, momentum
 
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:

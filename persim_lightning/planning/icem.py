@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.planning.actions import blend, shift_plans
 from persim_lightning.planning.cem import fit_elites
 from persim_lightning.planning.noise import coloured
@@ -42,6 +43,8 @@ class ICEM(Planner):
         decay: PositiveFloat = 1.25,
         kept: ClosedUnitInterval = 0.3,
     ) -> None:
+        if elites > plans:
+            raise ConfigurationError(f"elites {elites}: at most as many as plans ({plans})")
         self._plans, self._rounds, self._elites = plans, rounds, elites
         self._momentum, self._colour, self._decay, self._kept = momentum, colour, decay, kept
 

@@ -63,6 +63,9 @@ class Decision(NamedTuple):
 class Planner(ABC):
     """Maximises a score over action sequences."""
 
+    def __repr__(self) -> str:
+        return type(self).__name__
+
     @abstractmethod
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
         """Solve B problems.
