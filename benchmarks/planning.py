@@ -38,9 +38,9 @@ def seconds_a_decision(
     batch = run.environment.make_batch(run.covariates([agent]).expand(episodes, -1), seed=0)
     generator, times = torch.Generator().manual_seed(0), []
     for _ in range(steps + 1):
-        start = time.perf_counter()
+        before, start = policy.decisions, time.perf_counter()
         actions = policy(batch.states, generator)
-        times.append((time.perf_counter() - start) / episodes)
+        times.append((time.perf_counter() - start) / (policy.decisions - before))
         batch.step(actions)
     return statistics.median(times[1:])
 

@@ -78,12 +78,14 @@ def parse_request(args: list[str] | None = None) -> PlanRequest:
     sys.path.append(str(Path.cwd()))
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--run", type=Path)
-    folder = first.parse_known_args(args)[0].run
-    run = None if folder is None else FittedRun.load(folder)
-    parser = _parser(None if run is None else run.environment.name)
+    first.add_argument("--config")
+    early = first.parse_known_args(args)[0]
+    run = None if early.run is None else FittedRun.load(early.run)
+    parser = _parser(None if run is None else run.environment.name, early.config is not None)
     given = parser.parse_args(args)
-    assert run is not None
-    if not given.config and not Path(parser.default_config_files[0]).is_file():
+    if run is None:
+        raise ConfigurationError("--run has to be given on the command line, not in a YAML")
+    if early.config is None and not Path(parser.default_config_files[0]).is_file():
         raise ConfigurationError(f"{parser.default_config_files[0]}: no such file; say by --config how to plan")
     instantiated = parser.instantiate(given)
     settings = PlanningSettings(**{name: instantiated[name] for name in _setting_names()})
@@ -95,10 +97,10 @@ def _setting_names() -> list[str]:
     return list(PlanningSettings.__dataclass_fields__)
 
 
-def _parser(environment: str | None) -> OneLineParser:
+def _parser(environment: str | None, own_config: bool) -> OneLineParser:
     parser = OneLineParser(prog="plan.py", description=DESCRIPTION)
     default = f"conf/planning/{environment or 'ENV'}.yaml"
-    if environment is not None:
+    if environment is not None and not own_config:
         parser.default_config_files = [default]
     parser.add_argument("--config", action="config", help=f"YAML of how to plan (default: {default}).")
     parser.add_argument("--run", type=Path, required=True, help="Run folder of tools/fit.py.")

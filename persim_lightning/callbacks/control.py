@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
+from torch import Tensor
 
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
 from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import ControlScores, PlanningSettings, play_agents, simulator_mpc
 from persim_lightning.evaluation.episode_media import draw_episodes
+from persim_lightning.evaluation.run import true_covariates
 from persim_lightning.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
@@ -35,16 +37,24 @@ class MPCEpisodes(pl.Callback):
         self._folder, self._episodes, self._settings = folder, episodes, settings
         self.results: dict[str, Any] | None = None
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find out before training whether the real environment can be made."""
+        self._players(trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _players(self, data: TrajectoryDataModule) -> tuple[tuple[int | str, ...], Tensor]:
+        """Ids of the agents that play, and their true covariates (N, C)."""
+        agents = data.agent_ids[:_AGENTS] if data.test_trajectories is None else data.test_trajectories.agent_ids
+        if data.agents_path is None:
+            raise ConfigurationError("--mpc_episodes needs the agents' covariates to play: give data.agents_path")
+        return agents, true_covariates(data.environment, data.agents_path, agents)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, PerSimModule)
         data: TrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        agents = data.agent_ids[:_AGENTS] if data.test_trajectories is None else data.test_trajectories.agent_ids
-        rows = [data.agent_ids.index(agent) for agent in agents]
-        covariates = torch.from_numpy(data.covariates[1][rows])
-        simulators = pl_module.personalized()
-        policy, _ = simulator_mpc(data.environment, simulators, agents, self._episodes, self._settings)
+        agents, covariates = self._players(data)
+        policy, _ = simulator_mpc(data.environment, pl_module.personalized(), agents, self._episodes, self._settings)
         scores = play_agents(data.environment, policy, covariates, self._episodes, 0, "MPC episodes")
         self.results = scores.to_dict(agents)
         write_json(self.results, self._folder / "mpc_episodes.json")

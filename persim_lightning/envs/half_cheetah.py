@@ -46,6 +46,12 @@ def _standard() -> GymHalfCheetah:
     return GymHalfCheetah()
 
 
+@functools.lru_cache(maxsize=256)
+def _cached_model(mass: float, damping: float) -> mujoco.MjModel:
+    """A scaled model for planning, which asks for the same one at every step; not to be changed."""
+    return scaled_model(mass, damping)
+
+
 def scaled_model(mass: float, damping: float) -> mujoco.MjModel:
     """A copy of the standard cheetah's model, scaled."""
     model = copy.copy(_standard().model)
@@ -194,7 +200,7 @@ def rollout(covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
     """
     batch, count, horizon = plans.shape[:3]
     base = _standard()
-    models = [scaled_model(mass, damping) for mass, damping in covariates.tolist()]
+    models = [_cached_model(mass, damping) for mass, damping in covariates.tolist()]
     # Full physics: time, qpos with x = 0, qvel.
     initial = np.concatenate((np.zeros((batch, 2)), states.double().numpy()[:, 1:]), axis=1)
     control = plans.double().flatten(0, 1).repeat_interleave(FRAME_SKIP, dim=1).numpy()
@@ -213,8 +219,9 @@ def rollout(covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
 
 
 def put(env: HalfCheetahEnv, state: np.ndarray) -> None:
-    """Put a cheetah into a state (18,), at x = 0."""
-    env.set_state(np.concatenate(([0.0], state[1:9])), state[9:])
+    """Put a cheetah into a state (18,), wherever along the track it is."""
+    env.set_state(np.concatenate((env.data.qpos[:1], state[1:9])), state[9:])
+    env._forward_velocity = float(state[0])
 
 
 HALF_CHEETAH = Environment(

@@ -77,7 +77,7 @@ def check_video(environment: Environment, path: Path) -> None:
         env.render()
         env.close()
     except Exception as error:  # renderers raise whatever their libraries do
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
             f"{path}: {environment.name} cannot be filmed here ({reason}); pip install 'persim-lightning[video]'"
         ) from error
@@ -86,7 +86,7 @@ def check_video(environment: Environment, path: Path) -> None:
 def film_episode(
     environment: Environment, covariates: Sequence[float], episodes: Episodes, row: int, path: Path
 ) -> Path:
-    """Play an episode's actions once more from its first state in gymnasium's renderer, and write a video.
+    """Show an episode in gymnasium's renderer, state by state, as a video.
 
     Parameters
     ----------
@@ -100,11 +100,14 @@ def film_episode(
         .gif or .mp4.
     """
     env = _renderer(environment, covariates)
-    environment.put(env.unwrapped, episodes.states[row, 0].numpy())
-    frames = [env.render()]
-    for action in episodes.actions[row, : int(episodes.lengths[row])]:
-        env.step(action.numpy() if action.ndim else int(action))
+    frames = []
+    length = int(episodes.lengths[row])
+    for state, action in zip(episodes.states[row, :length], episodes.actions[row, :length], strict=True):
+        # From the recorded state every time: small differences would grow to another episode.
+        environment.put(env.unwrapped, state.numpy())
         frames.append(env.render())
+        env.step(action.numpy() if action.ndim else int(action))
+    frames.append(env.render())
     rate = env.metadata["render_fps"]
     env.close()
     options: dict[str, Any] = {"plugin": "pyav", "codec": "h264", "fps": rate}

@@ -93,9 +93,20 @@ class FittedRun:
         """
         if self.agents_path is None:
             raise ConfigurationError(f"{self.folder} was fitted without a table of covariates (data.agents_path)")
-        names, values = load_covariates(self.agents_path, tuple(agents))
-        wanted = [covariate.name for covariate in self.environment.covariates]
-        missing = [name for name in wanted if name not in names]
-        if missing:
-            raise ConfigurationError(f"{self.agents_path}: no column '{missing[0]}'")
-        return torch.from_numpy(values[:, [names.index(name) for name in wanted]])
+        return true_covariates(self.environment, self.agents_path, agents)
+
+
+def true_covariates(environment: Environment, path: Path, agents: Sequence[int | str]) -> Tensor:
+    """Covariates (N, C) of agents from a table, in the environment's order.
+
+    Raises
+    ------
+    PersimError
+        If the table does not hold them.
+    """
+    names, values = load_covariates(path, tuple(agents))
+    wanted = [covariate.name for covariate in environment.covariates]
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ConfigurationError(f"{path}: no column '{missing[0]}'")
+    return torch.from_numpy(values[:, [names.index(name) for name in wanted]])

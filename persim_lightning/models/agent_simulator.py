@@ -26,8 +26,7 @@ _gelu_ = torch.ops.aten.gelu_
 class AgentSimulator(nn.Module):
     """Predicts Δs of G agents with all M members; for inference only.
 
-    Made by :meth:`persim_lightning.models.simulator.Simulator.personalize`; holds copies, and no factor of any other
-    agent.
+    Made by :meth:`persim_lightning.models.simulator.Simulator.personalize`; holds no factor of any other agent.
 
     Parameters
     ----------
@@ -114,7 +113,12 @@ class AgentSimulator(nn.Module):
         """Arrays that the layers write into, kept while the number of rows stays the same."""
         rows, inference = states.shape[-1], torch.is_inference_mode_enabled()
         # What was made in inference mode cannot be written to outside of it.
-        if not self._arrays or self._arrays[0].shape[-1] != rows or self._arrays[0].is_inference() != inference:
+        like, old = self.head_bias, self._arrays[0] if self._arrays else None
+        if (
+            old is None
+            or (old.shape[-1], old.is_inference()) != (rows, inference)
+            or (old.dtype, old.device) != (like.dtype, like.device)
+        ):
             widths = [getattr(self, f"weight{index}").shape[1] for index in range(self._depth)]
             widths += 2 * [self.head_bias.shape[2]]
             self._arrays = [self.head_bias.new_empty(self.members, width, rows) for width in widths]

@@ -20,7 +20,7 @@ class ICEM(Planner):
     Parameters
     ----------
     plans : int
-        Samples of the first round.
+        Samples of the first round; at least twice the elites are drawn.
     rounds : int
     elites : int
     momentum : float
@@ -30,7 +30,8 @@ class ICEM(Planner):
     decay : float
         Every round has 1/decay times the samples of the one before it, but at least twice the elites.
     kept : float
-        Share of the elites that join the next round, or, shifted by a step, the next decision's first one.
+        Share of the elites (at least one) that join the next round, or, shifted by a step, the first one of the next
+        decision.
     """
 
     def __init__(

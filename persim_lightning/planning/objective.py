@@ -60,13 +60,14 @@ def trajectory_values(objective: Objective, states: Tensor, actions: Tensor) -> 
     Returns
     -------
     Tensor, shape (...)
-        Undiscounted; what comes after termination does not count.
+        Undiscounted; what comes after termination does not count. NaN where a state before it is not finite.
     """
     before, after = states[..., :-1, :], states[..., 1:, :]
     ended = objective.terminated(after)
     # Step h counts if none before it has ended the episode.
     running = ended.cumsum(-1) - ended.long() == 0
-    value = torch.where(running, objective.reward(before, actions, after), 0.0).sum(-1)
+    reward = torch.where(after.isfinite().all(-1), objective.reward(before, actions, after), torch.nan)
+    value = torch.where(running, reward, 0.0).sum(-1)
     if objective.peak is not None:
         coordinate = torch.where(running, after[..., objective.peak.coordinate], -torch.inf)
         value = value + objective.peak.weight * coordinate.amax(-1)

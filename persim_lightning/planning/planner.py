@@ -81,8 +81,8 @@ class Planner(ABC):
 
 
 def evaluate(problem: Problem, plans: Tensor) -> Tensor:
-    """Scores (B, P) of plans, -inf where they are not finite: a plan that breaks the model is never the best."""
-    score = problem.score(plans)
+    """Float32 scores (B, P) of plans, -inf where they are not finite: a plan that breaks the model is never best."""
+    score = problem.score(plans).float()
     return torch.where(score.isfinite(), score, -torch.inf)
 
 

@@ -38,7 +38,7 @@ class Dynamics(Protocol):
 class EnsembleReturns:
     """Scores plans on a step-by-step model.
 
-    Every member keeps a trajectory of its own; ended plans cost nothing,
+    Every member keeps a trajectory of its own; ended plans are soon dropped,
     and discrete plans that begin alike share their beginning.
 
     Parameters
@@ -120,6 +120,8 @@ class EnsembleReturns:
             # From its first value on, a peak counts by what it rises.
             rise = torch.where(top.isinf(), higher, higher - top)
             gain, top = gain + self.objective.peak.weight * rise, higher
+        # A reward may not depend on the states, and NaN terminates nothing: a plan that breaks the model must not win.
+        gain = torch.where(following.isfinite().all(-1), gain, torch.nan)
         total = torch.where(running, total + gain, total)
         return _Paths(following, agents, total, top, running & ~self.objective.terminated(following))
 
@@ -195,6 +197,6 @@ class ClampedDynamics:
     def step(self, states: Tensor, actions: Tensor, agents: Tensor) -> Tensor:
         following = self._dynamics.step(states, actions, agents)
         inside = following.clamp(self._low, self._high)
-        self.clamped += int((inside != following).sum())
+        self.clamped += int(((following < self._low) | (following > self._high)).sum())
         self.predicted += following.numel()
         return inside

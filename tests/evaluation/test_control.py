@@ -1,5 +1,7 @@
 """MPC in the real environment: on the true dynamics, on simulators, and what its settings do."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,11 @@ def untrained(name):
         "action_hidden": [8],
     }
     simulator = build_simulator(architecture)
-    simulator.delta_rms.fill_(1e-3)
+    with torch.no_grad():
+        for parameter in simulator.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        simulator.agent_encoder.deviation.mul_(4)
+    simulator.delta_rms.fill_(1e-2)
     return PersonalizedSimulator(simulator, architecture, schema, range(6))
 
 
@@ -61,29 +67,47 @@ def test_cheetah_runs_forward_on_its_true_dynamics():
     assert planned.returns > still.returns + 20
 
 
+def wavy(states, actions, next_states):
+    """So uneven that agents' simulators ask for different actions."""
+    return torch.sin(100 * next_states).sum(-1)
+
+
 @pytest.mark.parametrize("name", list(ENVIRONMENTS))
 def test_episodes_played_together_are_those_played_alone(name):
-    """On simulators too: agents share noise, and nothing else."""
+    """On simulators too: agents share noise, and nothing else; the second episode ends in the middle."""
     environment, simulators = get_environment(name), untrained(name)
-    covariates = covariates_of(environment, 2)
-    policy, clamped = simulator_mpc(environment, simulators, [1, 4], 1, QUICK)
-    assert clamped is None
-    together = play(environment, policy, covariates, 4, seed=3)
-    for row, agent in enumerate([1, 4]):
-        alone, _ = simulator_mpc(environment, simulators, [agent], 1, QUICK)
-        states, generator = together.states[row, :1], torch.Generator().manual_seed(4)
-        torch.testing.assert_close(alone(states, generator)[0], together.actions[row, 0], atol=1e-5, rtol=0)
+    settings = PlanningSettings(ICEM(plans=40, rounds=1, elites=5), horizon=5, reward=wavy)
+    agents, first = [1, 4, 5], environment.make_batch(covariates_of(environment, 3), seed=3).states
+    drawn = torch.randn(20, *first.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    # All three in the same states, so that only their simulators can make them differ.
+    steps = (first + 0.1 * drawn)[:, :1].repeat(1, 3, 1)
+    ended = replace(environment, terminated=lambda states: states[..., 0] > 1e3)
+    steps[4:, 1, 0] = 1e4
+
+    def chosen(rows):
+        policy, clamped = simulator_mpc(ended, simulators, [agents[row] for row in rows], 1, settings)
+        assert clamped is None
+        generator = torch.Generator().manual_seed(4)
+        return torch.stack([policy(states[rows], generator) for states in steps])
+
+    together = chosen([0, 1, 2])
+    assert not torch.equal(together[:, 0], together[:, 2])
+    assert not together[4:, 1].any()
+    for row in (0, 2):
+        torch.testing.assert_close(chosen([row])[:, 0], together[:, row], atol=1e-4, rtol=0)
 
 
 def test_same_seed_same_returns():
-    environment, simulators = get_environment("mountaincar"), untrained("mountaincar")
-    covariates = covariates_of(environment, 2)
-    played = []
+    environment, simulators = get_environment("cartpole"), untrained("cartpole")
+    settings = PlanningSettings(RandomShooting(plans=10), horizon=5, reward=wavy)
+    states = torch.rand(2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.02
+    actions = []
     for seed in (0, 0, 1):
-        policy, _ = simulator_mpc(environment, simulators, [0, 1], 2, QUICK)
-        played.append(play(environment, policy, covariates.repeat_interleave(2, 0), 8, seed).states)
-    assert torch.equal(played[0], played[1])
-    assert not torch.equal(played[0], played[2])
+        policy, _ = simulator_mpc(environment, simulators, [0, 1], 1, settings)
+        generator = torch.Generator().manual_seed(seed)
+        actions.append(torch.stack([policy(states, generator) for _ in range(12)]))
+    assert torch.equal(actions[0], actions[1])
+    assert not torch.equal(actions[0], actions[2])
 
 
 def leftwards(states, actions, next_states):
@@ -107,7 +131,7 @@ def test_a_users_objective_by_import_path_and_the_environments_returns(tmp_path)
 
 def test_predictions_are_clamped_to_the_range_of_the_data_where_asked():
     environment, simulators = get_environment("cartpole"), untrained("cartpole")
-    simulators.simulator.state_range.copy_(torch.tensor([[-1e-4], [1e-4]]).expand(2, 4))
+    simulators.simulator.state_range.copy_(torch.tensor([[-0.01], [0.01]]).expand(2, 4))
     settings = PlanningSettings(RandomShooting(plans=10), horizon=5, clamp_margin=0.5)
     policy, clamped = simulator_mpc(environment, simulators, [0], 1, settings)
     policy(torch.full((1, 4), 1e-3, dtype=torch.float64), torch.Generator().manual_seed(0))

@@ -74,8 +74,10 @@ def test_problems_solved_together_are_solved_as_alone(name, make):
 def test_same_seed_same_plan_and_another_seed_another_search(name, make):
     first, again = solve(PLANNERS[name], make(), seed=5), solve(PLANNERS[name], make(), seed=5)
     assert torch.equal(first.plan, again.plan)
-    small = RandomShooting(plans=3)
-    assert not torch.equal(solve(small, make(), seed=5).plan, solve(small, make(), seed=6).plan)
+    # With a constant score, what is found is whatever was drawn.
+    blind = make()._replace(score=lambda plans: torch.arange(plans.shape[1]).expand(plans.shape[:2]) % 7 * 1.0)
+    assert torch.equal(solve(PLANNERS[name], blind, seed=5).plan, solve(PLANNERS[name], blind, seed=5).plan)
+    assert not torch.equal(solve(PLANNERS[name], blind, seed=5).plan, solve(PLANNERS[name], blind, seed=6).plan)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
@@ -162,3 +164,12 @@ def test_categorical_samples_follow_their_probabilities():
     for row in range(2):
         share = torch.bincount(plans[row, :, 0], minlength=3) / 30_000
         assert (share - probabilities[row, 0]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("make", [discrete_problem, continuous_problem])
+@pytest.mark.parametrize("name", PLANNERS)
+def test_scores_in_double_precision_are_taken(name, make):
+    """True environments give them."""
+    problem = make()
+    double = problem._replace(score=lambda plans: problem.score(plans).double())
+    torch.testing.assert_close(solve(PLANNERS[name], double, 2).plan, solve(PLANNERS[name], problem, 2).plan)

@@ -165,3 +165,23 @@ def test_plans_that_begin_alike_share_it_and_score_as_alone(ends, alike):
         for plan in (0, 1, 31, 59):
             one = EnsembleReturns(simulator, objective, states[row : row + 1], agents[row : row + 1])
             torch.testing.assert_close(scores[row, plan], one(plans[row : row + 1, plan : plan + 1])[0, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_plan_whose_states_break_is_not_finite_whatever_the_reward(slow):
+    """One a step, as in CartPole: a plan of NaN states would otherwise outlive every honest one."""
+    simulator = random_simulator("cp", 4)
+    simulator.delta_rms.fill_(torch.nan)
+    alive = Objective(lambda states, actions, following: torch.ones_like(following[..., 0]), terminated)
+    states, plans = torch.zeros(1, 3), torch.randint(4, (1, 5, 6))
+    if slow:
+
+        def rollout(states, plans):
+            owner = torch.zeros(5, dtype=torch.long)
+            return simulator.rollout(owner, states.expand(5, -1), plans[0])[:, None]
+
+        scores = TrajectoryReturns(rollout, alive, states)(plans)
+    else:
+        scores = EnsembleReturns(simulator.personalize(0), alive, states, torch.zeros(1, dtype=torch.long))(plans)
+    assert scores.isnan().all()
