@@ -95,13 +95,17 @@ class EnsembleReturns:
             going = paths.running.any(0)
             if int(going.sum()) <= (1 - _DROP_SHARE) * len(going):
                 ended = ~going[path]
-                values[:, plans[ended]] = paths.total[:, path[ended]]
+                values[:, plans[ended]] = self._value(paths)[:, path[ended]]
                 plans, path = plans[~ended], (going.cumsum(0) - 1)[path[~ended]]
                 paths = paths.take(going.nonzero()[:, 0])
                 if not len(plans):
                     break
-        values[:, plans] = paths.total[:, path]
+        values[:, plans] = self._value(paths)[:, path]
         return values
+
+    def _value(self, paths: _Paths) -> Tensor:
+        peak = self.objective.peak
+        return paths.total if peak is None else paths.total + peak.weight * paths.top
 
     def _start(self, problems: Tensor) -> _Paths:
         states, members = self.states[problems], self.dynamics.members
@@ -116,12 +120,10 @@ class EnsembleReturns:
         following = self.dynamics.step(states, action, agents)
         gain = self.objective.reward(states, action.expand(len(states), *action.shape), following)
         if self.objective.peak is not None:
-            higher = top.maximum(following[..., self.objective.peak.coordinate])
-            # From its first value on, a peak counts by what it rises.
-            rise = torch.where(top.isinf(), higher, higher - top)
-            gain, top = gain + self.objective.peak.weight * rise, higher
+            top = torch.where(running, top.maximum(following[..., self.objective.peak.coordinate]), top)
         # A reward may not depend on the states, and NaN terminates nothing: a plan that breaks the model must not win.
-        gain = torch.where(following.isfinite().all(-1), gain, torch.nan)
+        # (0 times a sum is the fastest test: infinities give NaN.)
+        gain = torch.add(gain, following.sum(-1), alpha=0)
         total = torch.where(running, total + gain, total)
         return _Paths(following, agents, total, top, running & ~self.objective.terminated(following))
 
