@@ -32,7 +32,7 @@ from persim_lightning.callbacks.rollouts import RolloutScores
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
-from persim_lightning.evaluation.control import PlanningSettings
+from persim_lightning.evaluation.control import PlanningSettings, return_cell
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
 from persim_lightning.terminal import print_table
@@ -344,10 +344,7 @@ def _report(cli: FitCLI, seconds: float) -> None:
     for callback in callbacks:
         if isinstance(callback, MPCEpisodes):
             assert callback.results is not None
-            rows = [
-                (str(record["agent"]), f"{record['mean_return']:.1f} ± {record['std_return']:.1f}")
-                for record in callback.results["agents"]
-            ]
+            rows = [(str(record["agent"]), return_cell(record)) for record in callback.results["agents"]]
             print_table(f"MPC in the real environment, {cli.config.mpc_episodes} episode(s)", ("agent", "return"), rows)
     console.print(
         f"trained {cli.datamodule.num_agents} agents in {seconds:.0f} s; everything is in {cli.run_dir}", soft_wrap=True

@@ -10,6 +10,7 @@ from typing import Any
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.control import return_cell
 from persim_lightning.files import atomic_write, markdown_table
 from persim_lightning.plan_command import PERSIM, TRUE_ENV, parse_request, play_request
 from persim_lightning.terminal import print_table
@@ -31,10 +32,10 @@ def reward_table_command(args: list[str] | None = None) -> None:
         if not (run / "simulator.json").is_file():
             raise ConfigurationError(f"{run}: no finished run; tools/evaluate.py --all --env {given.env} makes it")
         results = _played(run, [*given.options, "--true_env", str(true is None).lower()])
-        rows.append([dataset, *_cells(results[PERSIM])])
+        rows.append([dataset, *map(return_cell, results[PERSIM]["agents"])])
         true = true or results[TRUE_ENV]
     assert true is not None
-    rows.append([TRUE_ENV, *_cells(true)])
+    rows.append([TRUE_ENV, *map(return_cell, true["agents"])])
     headings = ["data", *(f"agent {record['agent']}" for record in true["agents"])]
     title = f"{given.env}: return, mean ± std over {len(true['agents'][0]['returns'])} episodes"
     print_table(title, headings, rows)
@@ -57,7 +58,3 @@ def _played(run: Path, options: list[str]) -> dict[str, Any]:
             results: dict[str, Any] = record["results"]
             return results
     return play_request(request)
-
-
-def _cells(result: dict[str, Any]) -> list[str]:
-    return [f"{record['mean_return']:.1f} ± {record['std_return']:.1f}" for record in result["agents"]]

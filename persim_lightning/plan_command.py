@@ -14,8 +14,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from persim_lightning.cli import OneLineParser
 from persim_lightning.data.card import file_sha256
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
-from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
+from persim_lightning.evaluation.control import PlanningSettings, play_agents, return_cell, simulator_mpc, true_mpc
+from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import check_writable, write_json
 from persim_lightning.models.personalized import WEIGHTS
@@ -148,10 +148,7 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
     out = request.out
     write_json({"request": request.identity(), "threads": given.threads, "results": results}, out)
     _print(environment.name, count, results)
-    picture = draw_episodes(
-        *(environment, scores.episodes, [index * count for index in range(len(agents))]),
-        *([f"agent {agent}" for agent in agents], out.with_suffix(".png")),
-    )
+    picture = draw_first_episodes(environment, scores.episodes, agents, out.with_suffix(".png"))
     made = [out, picture]
     if given.video is not None:
         made.append(film_episode(environment, covariates[0].tolist(), scores.episodes, 0, given.video))
@@ -162,10 +159,7 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:
     columns = [result["agents"] for result in results.values()]
-    rows = [
-        [str(records[0]["agent"]), *(f"{record['mean_return']:.1f} ± {record['std_return']:.1f}" for record in records)]
-        for records in zip(*columns, strict=True)
-    ]
+    rows = [[str(records[0]["agent"]), *map(return_cell, records)] for records in zip(*columns, strict=True)]
     speeds = ["decisions/s", *(f"{result['decisions_per_second']:.0f}" for result in results.values())]
     title = f"{environment}: return, mean ± std over {episodes} episodes"
     print_table(title, ("agent", *results), [*rows, speeds])

@@ -11,8 +11,8 @@ from torch import Tensor
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.control import ControlScores, PlanningSettings, play_agents, simulator_mpc
-from persim_lightning.evaluation.episode_media import draw_episodes
+from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc
+from persim_lightning.evaluation.episode_media import draw_first_episodes
 from persim_lightning.evaluation.run import true_covariates
 from persim_lightning.files import write_json
 from persim_lightning.training.persim import PerSimModule
@@ -60,10 +60,7 @@ class MPCEpisodes(pl.Callback):
         write_json(self.results, self._folder / "mpc_episodes.json")
         for record in self.results["agents"]:
             log_to_wandb(trainer, f"mpc_return/agent_{record['agent']}", record["mean_return"])
-        log_figure(trainer, "figures/mpc_episodes", self._draw(data, scores, agents))
-
-    def _draw(self, data: TrajectoryDataModule, scores: ControlScores, agents: tuple[int | str, ...]) -> Path:
-        firsts = range(0, len(agents) * self._episodes, self._episodes)
-        labels = [f"agent {agent}" for agent in agents]
         path = self._folder / "figures" / "mpc_episodes.png"
-        return draw_episodes(data.environment, scores.episodes, firsts, labels, path)
+        log_figure(
+            trainer, "figures/mpc_episodes", draw_first_episodes(data.environment, scores.episodes, agents, path)
+        )

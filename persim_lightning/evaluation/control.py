@@ -229,6 +229,11 @@ class ControlScores(NamedTuple):
         return {"agents": records, "decisions": self.decisions, "seconds": self.seconds, "decisions_per_second": speed}
 
 
+def return_cell(record: dict[str, Any]) -> str:
+    """An agent's record in a table: mean ± std of its returns."""
+    return f"{record['mean_return']:.1f} ± {record['std_return']:.1f}"
+
+
 def play_agents(
     environment: Environment,
     policy: MPC,

@@ -60,6 +60,12 @@ def draw_episodes(
     return save_figure(figure, path)
 
 
+def draw_first_episodes(environment: Environment, episodes: Episodes, agents: Sequence[int | str], path: Path) -> Path:
+    """Draw the first episode of each agent; `episodes` holds as many of every agent, agent by agent."""
+    firsts = range(0, len(episodes.lengths), len(episodes.lengths) // len(agents))
+    return draw_episodes(environment, episodes, firsts, [f"agent {agent}" for agent in agents], path)
+
+
 def check_video(environment: Environment, path: Path) -> None:
     """Refuse a video that could not be made, before anything is played.
 

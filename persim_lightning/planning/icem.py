@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from persim_lightning.errors import ConfigurationError
 from persim_lightning.planning.actions import blend, shift_plans
-from persim_lightning.planning.cem import fit_elites
+from persim_lightning.planning.cem import check_elites, fit_elites
 from persim_lightning.planning.noise import coloured
 from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate
 
@@ -44,8 +43,7 @@ class ICEM(Planner):
         decay: PositiveFloat = 1.25,
         kept: ClosedUnitInterval = 0.3,
     ) -> None:
-        if elites > plans:
-            raise ConfigurationError(f"elites {elites}: at most as many as plans ({plans})")
+        check_elites(elites, plans)
         self._plans, self._rounds, self._elites = plans, rounds, elites
         self._momentum, self._colour, self._decay, self._kept = momentum, colour, decay, kept
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
+from torch import Tensor
 
-from persim_lightning.planning.actions import blend
-from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate
+from persim_lightning.planning.actions import Distribution
+from persim_lightning.planning.cem import refine
+from persim_lightning.planning.planner import Decision, Memory, Planner, Problem, evaluate
 
 
 class MPPI(Planner):
@@ -34,23 +36,16 @@ class MPPI(Planner):
         self._plans, self._rounds, self._temperature, self._momentum = plans, rounds, temperature, momentum
 
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
-        space = problem.space
-        fresh = space.start(problem.batch, problem.horizon, problem.device)
-        distribution = fresh if memory is None else space.shift(memory)
-        best: Best | None = None
-        for _ in range(self._rounds):
-            plans = space.sample(distribution, problem.noise(self._plans, generator))
-            scores = evaluate(problem, plans)
-            best = Best.of(plans, scores) if best is None else best.or_better(plans, scores)
-            weights = _weights(scores, self._temperature)
-            distribution = blend(distribution, space.fit(plans, weights), self._momentum)
-        assert best is not None
-        mode = space.mode(distribution)
+        def fit(plans: Tensor, scores: Tensor) -> Distribution:
+            return problem.space.fit(plans, _weights(scores, self._temperature))
+
+        best, distribution = refine(problem, memory, generator, self._plans, self._rounds, self._momentum, fit)
+        mode = problem.space.mode(distribution)
         best = best.or_better(mode[:, None], evaluate(problem, mode[:, None]))
         return Decision(best.plan, best.score, distribution)
 
 
-def _weights(scores: torch.Tensor, temperature: float) -> torch.Tensor:
+def _weights(scores: Tensor, temperature: float) -> Tensor:
     """(B, P) -> weights that sum to one; equal ones where no score is finite."""
     usable = scores.isfinite()
     count = usable.sum(1, keepdim=True).clamp(min=1)
