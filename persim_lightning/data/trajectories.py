@@ -97,12 +97,15 @@ class Trajectories:
         -------
         head, tail : Tensor, int64
         """
-        transitions = self.lengths - 1
-        tail = (transitions * tail_fraction).floor().long()
         step = torch.arange(len(self.state)) - torch.repeat_interleave(self.offsets[:-1], self.lengths)
-        head_end = torch.repeat_interleave(transitions - tail, self.lengths)
-        end = torch.repeat_interleave(transitions, self.lengths)
+        head_end = torch.repeat_interleave(self.tail_starts(tail_fraction), self.lengths)
+        end = torch.repeat_interleave(self.lengths - 1, self.lengths)
         return (step < head_end).nonzero()[:, 0], ((step >= head_end) & (step < end)).nonzero()[:, 0]
+
+    def tail_starts(self, tail_fraction: float) -> Tensor:
+        """Step at which each trajectory's tail begins, as :meth:`split_rows` cuts it, shape (E,), int64."""
+        transitions = self.lengths - 1
+        return transitions - (transitions * tail_fraction).floor().long()
 
     def transitions(self, rows: Tensor, row_agent: Tensor) -> Transitions:
         """Transitions that start in `rows`, an index of any shape; `row_agent` as from :meth:`row_agent`."""

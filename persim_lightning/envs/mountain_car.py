@@ -36,7 +36,7 @@ def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
     Tensor, shape (..., 2)
     """
     position, velocity = states.unbind(-1)
-    velocity = velocity + (actions - 1) * FORCE - covariates[..., 0] * torch.cos(3 * position)
+    velocity = velocity + (actions - 1).to(states.dtype) * FORCE - covariates[..., 0] * torch.cos(3 * position)
     velocity = velocity.clamp(-MAX_SPEED, MAX_SPEED)
     position = (position + velocity).clamp(MIN_POSITION, MAX_POSITION)
     at_wall = (position <= MIN_POSITION) & (velocity < 0)
