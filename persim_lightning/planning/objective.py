@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,8 +49,66 @@ class Objective:
     peak: Peak | None = None
 
 
+class Outcome(NamedTuple):
+    """What trajectories have come to so far.
+
+    Attributes
+    ----------
+    total, top : Tensor, shape (...)
+        Sum of rewards, and the largest value of the peak's coordinate.
+    running : Tensor, shape (...)
+        Whether the trajectory has not yet terminated.
+    """
+
+    total: Tensor
+    top: Tensor
+    running: Tensor
+
+    @classmethod
+    def start(cls, like: Tensor) -> Outcome:
+        """Of trajectories that have taken no step yet; `like` gives shape, type and device."""
+        return cls(torch.zeros_like(like), torch.full_like(like, -torch.inf), torch.ones_like(like, dtype=torch.bool))
+
+    def value(self, objective: Objective) -> Tensor:
+        """Total with the shaping term."""
+        return self.total if objective.peak is None else self.total + objective.peak.weight * self.top
+
+
+def advance(objective: Objective, outcome: Outcome, states: Tensor, actions: Tensor) -> Outcome:
+    """Outcome of trajectories after a further stretch of K steps.
+
+    Parameters
+    ----------
+    objective : Objective
+    outcome : Outcome, shapes (...)
+        Up to `states[..., 0, :]`.
+    states : Tensor, shape (..., K+1, D)
+    actions : Tensor, shape (..., K) or (..., K, A)
+
+    Returns
+    -------
+    Outcome
+        What comes after termination does not count. `total` is NaN where a state before it is not finite.
+    """
+    before, after = states[..., :-1, :], states[..., 1:, :]
+    ended, reward = objective.terminated(after), objective.reward(before, actions, after)
+    # A reward may not depend on the states, and NaN terminates nothing: a plan that breaks the model must not win.
+    if not bool(states.sum().isfinite()):
+        reward = torch.where(after.isfinite().all(-1), reward, torch.nan)
+    height = None if objective.peak is None else after[..., objective.peak.coordinate]
+    running = outcome.running
+    if bool(ended.any()) or not bool(running.all()):
+        # Step h counts if none before it has ended the episode.
+        alive = running[..., None] & (ended.cumsum(-1) - ended.long() == 0)
+        running = running & ~ended.any(-1)
+        reward = torch.where(alive, reward, 0.0)
+        height = None if height is None else torch.where(alive, height, -torch.inf)
+    top = outcome.top if height is None else outcome.top.maximum(height.amax(-1))
+    return Outcome(outcome.total + reward.sum(-1), top, running)
+
+
 def trajectory_values(objective: Objective, states: Tensor, actions: Tensor) -> Tensor:
-    """What each of many trajectories is worth.
+    """What each of many whole trajectories is worth.
 
     Parameters
     ----------
@@ -60,18 +119,9 @@ def trajectory_values(objective: Objective, states: Tensor, actions: Tensor) -> 
     Returns
     -------
     Tensor, shape (...)
-        Undiscounted; what comes after termination does not count. NaN where a state before it is not finite.
+        Undiscounted, as :func:`advance` counts.
     """
-    before, after = states[..., :-1, :], states[..., 1:, :]
-    ended = objective.terminated(after)
-    # Step h counts if none before it has ended the episode.
-    running = ended.cumsum(-1) - ended.long() == 0
-    reward = torch.where(after.isfinite().all(-1), objective.reward(before, actions, after), torch.nan)
-    value = torch.where(running, reward, 0.0).sum(-1)
-    if objective.peak is not None:
-        coordinate = torch.where(running, after[..., objective.peak.coordinate], -torch.inf)
-        value = value + objective.peak.weight * coordinate.amax(-1)
-    return value
+    return advance(objective, Outcome.start(states[..., 0, 0]), states, actions).value(objective)
 
 
 def pessimistic_mean(values: Tensor, pessimism: float) -> Tensor:

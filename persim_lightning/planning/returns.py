@@ -9,14 +9,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from persim_lightning.planning.objective import Objective, pessimistic_mean, trajectory_values
+from persim_lightning.planning.objective import Objective, Outcome, advance, pessimistic_mean, trajectory_values
 
 # Rows that are advanced together: enough to fill vector units, few enough for activations to stay in the cache.
 _BLOCK_ROWS = 4096
 # Plans that begin alike share their beginning while there are at most this share as many beginnings as plans.
 _SHARE = 0.5
-# Every so many steps, rows of ended plans are dropped if this share of all rows would go.
-_DROP_STEPS, _DROP_SHARE = 4, 0.2
+# Steps that are judged together: rewards and terminations are many small operations, dear when done step by step.
+_STRETCH = 5
+# After a stretch, rows of ended plans are dropped if this share of all rows would go.
+_DROP_SHARE = 0.2
 
 
 class Dynamics(Protocol):
@@ -70,62 +72,56 @@ class EnsembleReturns:
 
     def _values(self, actions: Tensor, owner: Tensor) -> Tensor:
         """Values (M, R) of R plans: actions (H, R)|(H, R, A), and the problems that they belong to, ascending."""
-        problems, path = owner.unique_consecutive(return_inverse=True)
-        paths = self._start(problems)
+        paths, path, actions = self._shared_beginning(actions, owner)
+        paths = paths.take(path)
         plans = torch.arange(len(owner), device=owner.device)
-        values = paths.total.new_empty(paths.total.shape[0], len(owner))
-        # Discrete plans that begin alike follow one path until they part.
-        sharing, count = not actions.is_floating_point(), 0
-        if sharing:
-            count = int(actions.max()) + 1
-        else:
-            paths, path = paths.take(path), plans
-        for h, step in enumerate(actions, start=1):
-            action = step if len(step) == len(plans) else step[plans]
-            if sharing:
-                distinct, branch = (path * count + action).unique(return_inverse=True)
-                sharing = len(distinct) <= _SHARE * len(plans)
-                if sharing:
-                    paths, path, action = paths.take(distinct // count), branch, distinct % count
-                else:
-                    paths, path = paths.take(path), torch.arange(len(plans), device=plans.device)
-            paths = self._advance(paths, action)
-            if h % _DROP_STEPS:
-                continue
-            going = paths.running.any(0)
+        values = paths.outcome.total.new_empty(paths.outcome.total.shape[0], len(owner))
+        for stretch in actions.split(_STRETCH) if len(actions) else ():
+            paths = self._advance(paths, stretch if len(plans) == len(owner) else stretch[:, plans])
+            going = paths.outcome.running.any(0)
             if int(going.sum()) <= (1 - _DROP_SHARE) * len(going):
-                ended = ~going[path]
-                values[:, plans[ended]] = self._value(paths)[:, path[ended]]
-                plans, path = plans[~ended], (going.cumsum(0) - 1)[path[~ended]]
-                paths = paths.take(going.nonzero()[:, 0])
+                ended = ~going
+                values[:, plans[ended]] = paths.outcome.value(self.objective)[:, ended]
+                plans, paths = plans[going], paths.take(going.nonzero()[:, 0])
                 if not len(plans):
-                    break
-        values[:, plans] = self._value(paths)[:, path]
+                    return values
+        values[:, plans] = paths.outcome.value(self.objective)
         return values
 
-    def _value(self, paths: _Paths) -> Tensor:
-        peak = self.objective.peak
-        return paths.total if peak is None else paths.total + peak.weight * paths.top
+    def _shared_beginning(self, actions: Tensor, owner: Tensor) -> tuple[_Paths, Tensor, Tensor]:
+        """Discrete plans that begin alike follow one path until they part.
 
-    def _start(self, problems: Tensor) -> _Paths:
+        Returns
+        -------
+        paths : _Paths
+        path : Tensor, shape (R,), int64
+            Which path each plan has followed.
+        actions : Tensor, shape (H', R) or (H', R, A)
+            Those that are left.
+        """
+        problems, path = owner.unique_consecutive(return_inverse=True)
         states, members = self.states[problems], self.dynamics.members
         states = states.mT.expand(members, *states.mT.shape).contiguous().mT
-        total = states.new_zeros(states.shape[:2])
-        top = torch.full_like(total, -torch.inf)
-        return _Paths(states, self.agents[problems], total, top, torch.ones_like(total, dtype=torch.bool))
+        paths = _Paths(states, self.agents[problems], Outcome.start(states[..., 0]))
+        if actions.is_floating_point():
+            return paths, path, actions
+        count = int(actions.max()) + 1
+        for h, action in enumerate(actions):
+            distinct, branch = (path * count + action).unique(return_inverse=True)
+            if len(distinct) > _SHARE * len(owner):
+                return paths, path, actions[h:]
+            paths, path = self._advance(paths.take(distinct // count), (distinct % count)[None]), branch
+        return paths, path, actions[len(actions) :]
 
-    def _advance(self, paths: _Paths, action: Tensor) -> _Paths:
-        """One step further; ended paths move on, but their value stays."""
-        states, agents, total, top, running = paths
-        following = self.dynamics.step(states, action, agents)
-        gain = self.objective.reward(states, action.expand(len(states), *action.shape), following)
-        if self.objective.peak is not None:
-            top = torch.where(running, top.maximum(following[..., self.objective.peak.coordinate]), top)
-        # A reward may not depend on the states, and NaN terminates nothing: a plan that breaks the model must not win.
-        # (0 times a sum is the fastest test: infinities give NaN.)
-        gain = torch.add(gain, following.sum(-1), alpha=0)
-        total = torch.where(running, total + gain, total)
-        return _Paths(following, agents, total, top, running & ~self.objective.terminated(following))
+    def _advance(self, paths: _Paths, actions: Tensor) -> _Paths:
+        """K steps further, actions (K, C)|(K, C, A); ended paths move on, but their value stays."""
+        states = [paths.states]
+        for action in actions:
+            states.append(self.dynamics.step(states[-1], action, paths.agents))
+        # (M, K+1, D, C) in memory: rows last, as the dynamics gives them.
+        trajectory = torch.stack([step.mT for step in states], dim=1).permute(0, 3, 1, 2)
+        taken = actions.transpose(0, 1).expand(len(trajectory), *actions.transpose(0, 1).shape)
+        return _Paths(states[-1], paths.agents, advance(self.objective, paths.outcome, trajectory, taken))
 
 
 class _Paths(NamedTuple):
@@ -135,22 +131,17 @@ class _Paths(NamedTuple):
     ----------
     states : Tensor, shape (M, C, D)
     agents : Tensor, shape (C,)
-    total, top : Tensor, shape (M, C)
-        Value so far, and the peak so far.
-    running : Tensor, shape (M, C)
-        Whether a member has not yet terminated.
+    outcome : Outcome, shapes (M, C)
     """
 
     states: Tensor
     agents: Tensor
-    total: Tensor
-    top: Tensor
-    running: Tensor
+    outcome: Outcome
 
     def take(self, index: Tensor) -> _Paths:
         """The chosen paths, in that order."""
-        values = (part[:, index] for part in (self.total, self.top, self.running))
-        return _Paths(self.states.mT[..., index].mT, self.agents[index], *values)
+        outcome = Outcome(*(part[:, index] for part in self.outcome))
+        return _Paths(self.states.mT[..., index].mT, self.agents[index], outcome)
 
 
 @dataclass(frozen=True)
