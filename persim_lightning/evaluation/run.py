@@ -26,6 +26,8 @@ class FittedRun:
     folder : Path
     environment : Environment
     personalized : PersonalizedSimulator
+    table_path : Path
+        Table that it was trained on.
     agents_path : Path or None
         Table of the agents' covariates, where the run had one.
     """
@@ -33,6 +35,7 @@ class FittedRun:
     folder: Path
     environment: Environment
     personalized: PersonalizedSimulator
+    table_path: Path
     agents_path: Path | None
 
     @classmethod
@@ -51,13 +54,15 @@ class FittedRun:
                 raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
             name = yaml.safe_load(config.read_text())["data"]["env"]
-            agents_path = json.loads(provenance.read_text())["data"].get("agents_path")
+            data = json.loads(provenance.read_text())["data"]
+            table_path, agents_path = Path(data["path"]), data.get("agents_path")
         except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(
                 f"{folder}: config.yaml or provenance.json is damaged ({type(error).__name__}: {error})"
             ) from error
         environment = get_environment(name)
-        return cls(folder, environment, personalized, None if agents_path is None else Path(agents_path))
+        covariates = None if agents_path is None else Path(agents_path)
+        return cls(folder, environment, personalized, table_path, covariates)
 
     def choose_agents(self, text: str) -> tuple[int | str, ...]:
         """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.

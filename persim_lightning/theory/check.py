@@ -1,0 +1,350 @@
+"""The low-rank theorem, checked: is the true dynamics low-rank, at which rank, and did training find its factors?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.envs import Environment
+from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.theory.lowrank import compress, cp_fit, multilinear_rank, tucker_error
+from persim_lightning.theory.observed import ObservedCurve, observed_curve, visited_cells
+from persim_lightning.theory.recovery import (
+    covariate_features,
+    factor_match,
+    is_unique,
+    leading_directions,
+    principal_angles,
+    projection_error,
+    recover_covariates,
+)
+from persim_lightning.theory.sample import Sample, sample_cells
+from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, merged, true_tensor
+
+RANKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
+_COORDINATE_RANKS = (1, 2, 3, 5)
+# A mode needs as many directions as leave a relative error below this.
+TOLERANCE = 1e-2
+MODES = ("agent", "state", "action")
+
+
+@dataclass(frozen=True)
+class RankCurve:
+    """Errors of decompositions against rank.
+
+    Attributes
+    ----------
+    spectrum : dict of str to list of float
+        Multilinear singular values of every mode, the largest one 1.
+    ranks : list of int
+    cp, tucker : list of float
+        Relative errors; Tucker with this rank in every mode.
+    cp_errors : list of list of float
+        Of every initialisation.
+    converged : list of int
+        Initialisations that stopped by themselves.
+    core_consistency : list of float
+    """
+
+    spectrum: dict[str, list[float]]
+    ranks: list[int]
+    cp: list[float]
+    cp_errors: list[list[float]]
+    converged: list[int]
+    core_consistency: list[float]
+    tucker: list[float]
+
+    @classmethod
+    def of(cls, tensor: np.ndarray, ranks: Sequence[int], inits: int = 3, iterations: int = 1000) -> RankCurve:
+        """Decompose a three-way tensor at several ranks."""
+        compressed = compress(tensor, 3 * max(ranks))
+        fits = [cp_fit(compressed, rank, inits, iterations) for rank in ranks]
+        return cls(
+            spectrum=_relative(compressed.spectra),
+            ranks=list(ranks),
+            cp=[fit.error for fit in fits],
+            cp_errors=[fit.errors for fit in fits],
+            converged=[fit.converged for fit in fits],
+            core_consistency=[fit.core_consistency for fit in fits],
+            tucker=[tucker_error(compressed, (rank,) * 3) for rank in ranks],
+        )
+
+    def multilinear_ranks(self, tolerance: float = TOLERANCE) -> tuple[int, ...]:
+        """Directions of every mode that leave a relative error of at most `tolerance`."""
+        return tuple(multilinear_rank(np.array(values), tolerance) for values in self.spectrum.values())
+
+    def needed_rank(self, tolerance: float = TOLERANCE) -> int | None:
+        """Smallest CP rank tried that leaves at most `tolerance`; None where none does."""
+        return next((rank for rank, error in zip(self.ranks, self.cp, strict=True) if error <= tolerance), None)
+
+
+@dataclass(frozen=True)
+class TruthCheck:
+    """How low-rank the true dynamics is.
+
+    Attributes
+    ----------
+    merged : RankCurve
+        Of the tensor with coordinates within the state mode, as PerSim factorises it.
+    coordinates : dict of str to RankCurve
+        Of every coordinate by itself.
+    observed : ObservedCurve
+        From the cells alone that the data visit.
+    """
+
+    merged: RankCurve
+    coordinates: dict[str, RankCurve]
+    observed: ObservedCurve
+
+
+@dataclass(frozen=True)
+class LearnedCheck:
+    """What a fitted simulator's tensor looks like beside the true one.
+
+    Attributes
+    ----------
+    factorization : str
+    ranks : list of int
+        Of the network: agent, state, action.
+    spectrum : dict of str to list of float
+        Of the ensemble's mean, without walls.
+    error : float or None
+        Relative error of the ensemble's mean on the true tensor (coordinates scaled).
+    coordinate_errors : dict of str to float, or None
+    agent_angles : list of float or None
+        Degrees between the true tensor's leading agent directions and the learned ones, as many as the truth needs.
+    projection_error, best_projection_error : float or None
+        What the true tensor loses when its agents are projected onto the model's R leading directions, and onto the
+        best R ones.
+    covariate_angles : list of list of float or None
+        Degrees between the span of a constant and the covariates and the span of each member's factors.
+    linear, quadratic : dict of str to float, or None
+        Cross-validated R² of every covariate from the factors, the mean over members.
+    unique : bool or None
+        Whether the first member meets Kruskal's condition; CP only.
+    match : float or None
+        Congruence of the first member's factors with the true tensor's at the same rank, where both meet it.
+    """
+
+    factorization: str
+    ranks: list[int]
+    spectrum: dict[str, list[float]]
+    error: float | None
+    coordinate_errors: dict[str, float] | None
+    agent_angles: list[float] | None
+    projection_error: float | None
+    best_projection_error: float | None
+    covariate_angles: list[list[float]] | None
+    linear: dict[str, float] | None
+    quadratic: dict[str, float] | None
+    unique: bool | None
+    match: float | None
+
+
+class AgentFacts(NamedTuple):
+    """What is known of all agents of a population, and never trained on.
+
+    Attributes
+    ----------
+    names : tuple of str
+    covariates : ndarray, shape (N, C)
+    """
+
+    names: tuple[str, ...]
+    covariates: np.ndarray
+
+
+@dataclass(frozen=True)
+class TheoremCheck:
+    """Everything that was found out.
+
+    Attributes
+    ----------
+    name : str
+        Of the environment or the run.
+    sample : dict of str to int
+        Agents, states and actions of the tensor.
+    truth : TruthCheck or None
+        None where no true dynamics is known.
+    learned : LearnedCheck or None
+    facts : AgentFacts or None
+    recovered : ndarray, shape (N, C), or None
+        Covariates as predicted from the factors of held-out agents.
+    """
+
+    name: str
+    sample: dict[str, int]
+    truth: TruthCheck | None
+    learned: LearnedCheck | None
+    facts: AgentFacts | None = None
+    recovered: np.ndarray | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "name": self.name,
+            "sample": self.sample,
+            "truth": None if self.truth is None else asdict(self.truth),
+            "learned": None if self.learned is None else asdict(self.learned),
+        }
+
+
+def check_truth(
+    environment: Environment, covariates: Tensor, sample: Sample, trajectories: Trajectories
+) -> tuple[TruthCheck, np.ndarray]:
+    """Decompose the true dynamics.
+
+    Parameters
+    ----------
+    environment : Environment
+    covariates : Tensor, shape (N, C)
+        Of the sample's agents.
+    sample : Sample
+    trajectories : Trajectories
+        They say which cells are visited.
+
+    Returns
+    -------
+    check : TruthCheck
+    tensor : ndarray, shape (N, S, A, D)
+        The true tensor, raw units.
+    """
+    tensor = true_tensor(environment, covariates, sample.states, sample.actions)
+    scaled = tensor / coordinate_scales(tensor)
+    whole = RankCurve.of(merged(scaled), RANKS)
+    coordinates = {
+        name: RankCurve.of(scaled[..., index], _COORDINATE_RANKS, inits=1, iterations=200)
+        for index, name in enumerate(environment.state_names)
+    }
+    observed = observed_curve(scaled, visited_cells(trajectories, *sample), _COORDINATE_RANKS)
+    return TruthCheck(whole, coordinates, observed), tensor
+
+
+def check_learned(
+    personalized: PersonalizedSimulator, sample: Sample, truth: np.ndarray | None, facts: AgentFacts | None
+) -> tuple[LearnedCheck, np.ndarray | None]:
+    """Compare a simulator's tensor and agent factors with the truth.
+
+    Parameters
+    ----------
+    personalized : PersonalizedSimulator
+    sample : Sample
+    truth : ndarray, shape (N, S, A, D), or None
+        The sample's true tensor.
+    facts : AgentFacts or None
+        Of all agents of the population.
+
+    Returns
+    -------
+    check : LearnedCheck
+    recovered : ndarray, shape (all agents, C), or None
+    """
+    simulator = personalized.simulator
+    free = learned_tensor(personalized, sample.agents, sample.states, sample.actions, walls=False)
+    scale = coordinate_scales(free if truth is None else truth)
+    spectra = compress(merged(free / scale), limit=1).spectra
+    found: dict[str, Any] = {}
+    if truth is not None:
+        found |= _against_truth(personalized, sample, free / scale, truth / scale, scale)
+    recovered = None
+    if facts is not None:
+        factors = simulator.agent_encoder.table().detach().cpu().double().numpy()
+        recovery = recover_covariates(factors, facts.covariates)
+        recovered = recovery.predicted
+        span = covariate_features(facts.covariates, degree=1)
+        found |= {
+            "covariate_angles": [principal_angles(own, span).tolist() for own in factors],
+            "linear": dict(zip(facts.names, recovery.linear.mean(0).tolist(), strict=True)),
+            "quadratic": dict(zip(facts.names, recovery.quadratic.mean(0).tolist(), strict=True)),
+        }
+    check = LearnedCheck(
+        factorization=personalized.architecture["factorization"],
+        ranks=list(simulator.ranks),
+        spectrum=_relative(spectra),
+        **{**_NOT_FOUND, **found},
+    )
+    return check, recovered
+
+
+_NOT_FOUND: dict[str, Any] = dict.fromkeys(
+    (
+        *("error", "coordinate_errors", "agent_angles", "projection_error", "best_projection_error"),
+        *("covariate_angles", "linear", "quadratic", "unique", "match"),
+    )
+)
+
+
+def _relative(spectra: Sequence[np.ndarray]) -> dict[str, list[float]]:
+    """Leading singular values of every mode, the largest one 1."""
+    count = 3 * max(RANKS)
+    return {mode: (own[:count] / max(own[0], 1e-300)).tolist() for mode, own in zip(MODES, spectra, strict=True)}
+
+
+def _against_truth(
+    personalized: PersonalizedSimulator, sample: Sample, free: np.ndarray, truth: np.ndarray, scale: np.ndarray
+) -> dict[str, Any]:
+    """Errors, agent directions and factor match; `free` (without walls) and `truth` are scaled."""
+    rank = personalized.simulator.ranks.agent
+    predicted = learned_tensor(personalized, sample.agents, sample.states, sample.actions) / scale
+    residual, size = (np.square(values).mean((0, 1, 2)) for values in (predicted - truth, truth))
+    coordinates = np.sqrt(residual / np.maximum(size, 1e-300)).tolist()
+    compressed = compress(merged(truth), limit=3 * rank)
+    count = min(multilinear_rank(compressed.spectra[0], TOLERANCE), rank)
+    true_directions, own_directions = leading_directions(truth, rank), leading_directions(free, rank)
+    found = {
+        "error": float(np.sqrt(residual.sum() / size.sum())),
+        "coordinate_errors": dict(zip(personalized.schema.state, coordinates, strict=True)),
+        "agent_angles": principal_angles(true_directions[:, :count], own_directions[:, :count]).tolist(),
+        "projection_error": projection_error(truth, own_directions),
+        "best_projection_error": projection_error(truth, true_directions),
+    }
+    if personalized.architecture["factorization"] == "cp":
+        tensor = personalized.simulator.as_tensor(sample.agents, sample.states.float(), sample.actions)
+        first = [factor[:, :rank] for factor in tensor.factors]
+        first[1] = (first[1].reshape(-1, len(scale), rank) / scale[:, None]).reshape(-1, rank)
+        found["unique"] = is_unique(first)
+        if found["unique"]:
+            target = cp_fit(compressed, rank).cp.factors
+            found["match"] = factor_match(first, target) if is_unique(target) else None
+    return found
+
+
+def check_theorem(
+    name: str,
+    personalized: PersonalizedSimulator | None,
+    trajectories: Trajectories,
+    environment: Environment | None,
+    facts: AgentFacts | None,
+    sample: Sample | None = None,
+) -> TheoremCheck:
+    """Check the true dynamics where it is known, and a fitted simulator where one is given.
+
+    Parameters
+    ----------
+    name : str
+    personalized : PersonalizedSimulator or None
+    trajectories : Trajectories
+        Recorded ones, of the agents that `facts` tells of: states and actions are drawn from them.
+    environment : Environment or None
+    facts : AgentFacts or None
+        Covariates of all agents. The true dynamics is known where both are given.
+    sample : Sample, optional
+        Drawn from the trajectories where not given.
+    """
+    sample = sample or sample_cells(trajectories)
+    truth, tensor = None, None
+    if environment is not None and facts is not None:
+        order = [facts.names.index(covariate.name) for covariate in environment.covariates]
+        truth, tensor = check_truth(
+            environment, torch.from_numpy(facts.covariates[:, order])[sample.agents], sample, trajectories
+        )
+    learned, recovered = None, None
+    if personalized is not None:
+        learned, recovered = check_learned(personalized, sample, tensor, facts)
+    return TheoremCheck(name, sample.to_dict(), truth, learned, facts, recovered)
