@@ -19,7 +19,7 @@ from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.report import evaluate, without_agents
 from persim_lightning.files import write_json
 from persim_lightning.models.personalized import PersonalizedSimulator
-from persim_lightning.prediction_study import METHODS, study, table_rows, write_study
+from persim_lightning.prediction_study import COMPLETION, METHODS, study, table_rows, write_study
 from persim_lightning.terminal import print_table
 from persim_lightning.training.behavior_policy import train_behavior_policy
 
@@ -67,6 +67,9 @@ def evaluate_command(args: list[str] | None = None) -> None:
     table.add_argument(
         "--without_agents", action="store_true", help="fit models whose agent factors are switched off, too"
     )
+    table.add_argument(
+        "--completion", action="store_true", help="complete the tensor of the binned data without networks, too"
+    )
     table.add_argument("--conf", type=Path, default=Path("conf"), help="folder of ENV.yaml (default: %(default)s)")
     table.add_argument("--runs", type=Path, default=Path("runs/table1"), help="run folders (default: %(default)s)")
     table.add_argument("--root", type=Path, default=Path("data"), help="folder of data sets (default: %(default)s)")
@@ -96,6 +99,8 @@ def _evaluate_run(given: argparse.Namespace) -> None:
 
 def _evaluate_all(given: argparse.Namespace) -> None:
     methods = list(METHODS) if given.without_agents else ["PerSim"]
+    if given.completion:
+        methods.append(COMPLETION)
     cells = study(given.env, methods, given.conf, given.runs, given.root, given.options)
     for environment in given.env:
         headings, *rows = table_rows(cells, environment)

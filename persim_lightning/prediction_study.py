@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from persim_lightning.baselines.completion import CompletionSettings, fit_completion
 from persim_lightning.cli import fit
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import file_sha256
+from persim_lightning.data.table import load_trajectories
+from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
+from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.files import atomic_write, markdown_table, write_json
+from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.personalized import DESCRIPTION
 
 _OWN_OPTIONS = {
     *("--config", "--run_dir", "--ckpt_path", "--data", "--model.agent_factors"),
@@ -29,6 +37,8 @@ METHODS: dict[str, list[str]] = {
     "PerSim": [],
     "without agent factors": ["--model.agent_factors", "false"],
 }
+# Not a network: it takes data, rank and seed from the run of PerSim in the same row.
+COMPLETION = "tensor completion"
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ def study(
     Parameters
     ----------
     environments, methods : sequence of str
+        Methods from `METHODS`, and `COMPLETION`, which needs PerSim before it.
     conf : Path
         Folder of `<environment>.yaml`.
     runs : Path
@@ -80,12 +91,19 @@ def study(
     for environment in environments:
         for dataset in DATASETS:
             for method in methods:
-                run = runs / "-".join((environment, dataset, *method.split()))
-                chosen = ["--data.dataset", dataset, "--data.root", str(root), *METHODS[method], *options]
-                _fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
+                run = _run_folder(runs, environment, dataset, method)
+                if method == COMPLETION:
+                    _complete_or_reuse(run, _run_folder(runs, environment, dataset, "PerSim"))
+                else:
+                    chosen = ["--data.dataset", dataset, "--data.root", str(root), *METHODS[method], *options]
+                    _fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
                 scores = json.loads((run / "prediction.json").read_text())
                 cells.append(Cell(environment, dataset, method, str(run), scores))
     return cells
+
+
+def _run_folder(runs: Path, environment: str, dataset: str, method: str) -> Path:
+    return runs / "-".join((environment, dataset, *method.split()))
 
 
 def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
@@ -106,6 +124,35 @@ def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
         fit(["--config", str(config), *options, "--run_dir", str(run), *resume])
     except FitInterruptedError as error:
         raise FitInterruptedError("interrupted: the same command goes on") from error
+
+
+def _complete_or_reuse(run: Path, fitted: Path) -> None:
+    """Leave scores of tensor completion in `run`: data, ranks and seed are those of PerSim's run `fitted`."""
+    settings = CompletionSettings()
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    architecture = json.loads((fitted / DESCRIPTION).read_text())["architecture"]
+    factorization, ranks, seed = architecture["factorization"], architecture["ranks"], config["seed_everything"]
+    data = json.loads((fitted / "provenance.json").read_text())["data"]
+    tables = {name: data[name] for name in ("sha256", "test_sha256")}
+    model = {"factorization": factorization, "ranks": ranks, "seed": seed}
+    asked = {"settings": asdict(settings), **model, "data": tables}
+    record, scores = run / "completion.json", run / "prediction.json"
+    if record.is_file():
+        if json.loads(record.read_text())["asked"] != asked:
+            raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
+        return
+    schema = get_environment(config["data"]["env"]).schema
+    train, test = (load_trajectories(Path(data[name]), schema) for name in ("path", "test_path"))
+    # Sums over cells depend on it in their last bits.
+    torch.set_num_threads(config["threads"])
+    start = time.monotonic()
+    rows, _ = train.split_rows(0.0)
+    simulator, completion = fit_completion(train, rows, Ranks(*ranks), factorization, settings, seed)
+    population = torch.tensor([train.agent_ids.index(label) for label in test.agent_ids])
+    write_json(score_predictions(simulator, population, test).to_records(test.agent_ids), scores)
+    facts = {"history": completion.history, "converged": completion.converged, "seconds": time.monotonic() - start}
+    # It says that the run is finished, so it comes last.
+    write_json({"asked": asked, **facts}, record)
 
 
 def _check_data(run: Path, data: dict[str, str]) -> None:

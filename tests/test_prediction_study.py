@@ -14,6 +14,7 @@ from tests.conftest import ROOT
 from tests.test_fit import environment
 
 SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2", "--trainer.max_epochs", "2"]
+ALL_METHODS = ["--without_agents", "--completion"]
 
 
 def evaluate_all(folder, *options, fit_options=SMALL):
@@ -33,7 +34,7 @@ def evaluate_all(folder, *options, fit_options=SMALL):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table1")
-    done = evaluate_all(folder, "--without_agents")
+    done = evaluate_all(folder, *ALL_METHODS)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
@@ -41,10 +42,12 @@ def finished(tmp_path_factory):
 def test_a_run_for_every_data_set_and_method(finished):
     folder, printed = finished
     cells = json.loads((folder / "runs/table1/table1-cartpole.json").read_text())
-    methods = ("PerSim", "without agent factors")
+    methods = ("PerSim", "without agent factors", "tensor completion")
     assert [(cell["dataset"], cell["method"]) for cell in cells] == [(d, m) for d in DATASETS for m in methods]
     for cell in cells:
         assert cell["scores"] == json.loads((folder / cell["run"] / "prediction.json").read_text())
+        if cell["method"] == "tensor completion":
+            continue
         config = yaml.safe_load((folder / cell["run"] / "config.yaml").read_text())
         assert config["data"]["dataset"] == cell["dataset"]
         assert config["model"]["init_args"]["agent_factors"] == (cell["method"] == "PerSim")
@@ -52,6 +55,7 @@ def test_a_run_for_every_data_set_and_method(finished):
     page = (folder / "runs/table1/table1-cartpole.md").read_text()
     assert "| data | method | agent 0 | agent 1 | agent 2 | agent 3 | agent 4 |" in page
     assert "| pure-eps-40 | without agent factors |" in page
+    assert "| pure-eps-40 | tensor completion |" in page
 
 
 def test_without_agent_factors_all_agents_are_one(finished):
@@ -62,6 +66,42 @@ def test_without_agent_factors_all_agents_are_one(finished):
     assert (len(names), len(factors)) == (5, 1)
 
 
+def test_tensor_completion_has_the_rank_and_the_data_of_the_network(finished):
+    folder, _ = finished
+    runs = folder / "runs/table1"
+    asked = json.loads((runs / "cartpole-pure-tensor-completion/completion.json").read_text())["asked"]
+    assert (asked["ranks"], asked["factorization"], asked["seed"]) == ([5, 5, 5], "cp", 0)
+    data = json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text())["data"]
+    assert asked["data"] == {"sha256": data["sha256"], "test_sha256": data["test_sha256"]}
+
+
+def test_a_finished_completion_is_kept_and_a_lost_or_unfinished_one_made_again(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    runs = tmp_path / "copy/runs/table1"
+    shutil.rmtree(runs / "cartpole-random-tensor-completion")
+    (runs / "cartpole-pure-eps-20-tensor-completion/completion.json").unlink()
+    (runs / "cartpole-pure-eps-20-tensor-completion/prediction.json").write_text("[]")
+    kept = (runs / "cartpole-pure-tensor-completion/completion.json").read_text()
+    before = (runs / "table1-cartpole.md").read_text()
+    done = evaluate_all(tmp_path / "copy", *ALL_METHODS)
+    assert done.returncode == 0, done.stderr
+    assert (runs / "cartpole-pure-tensor-completion/completion.json").read_text() == kept
+    assert (runs / "table1-cartpole.md").read_text() == before
+
+
+def test_a_completion_under_other_settings_is_not_reused(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    path = tmp_path / "copy/runs/table1/cartpole-pure-tensor-completion/completion.json"
+    facts = json.loads(path.read_text())
+    facts["asked"]["settings"]["state_cells"] = 7
+    path.write_text(json.dumps(facts))
+    done = evaluate_all(tmp_path / "copy", "--completion")
+    assert done.returncode == 1
+    assert "cartpole-pure-tensor-completion was fitted under other settings" in done.stderr.splitlines()[-1]
+
+
 def test_finished_runs_are_kept_and_a_lost_one_is_made_again(finished, tmp_path):
     folder, _ = finished
     shutil.copytree(folder, tmp_path / "copy")
@@ -69,7 +109,7 @@ def test_finished_runs_are_kept_and_a_lost_one_is_made_again(finished, tmp_path)
     kept = json.loads((runs / "cartpole-pure-PerSim/provenance.json").read_text())
     shutil.rmtree(runs / "cartpole-random-PerSim")
     before = (runs / "table1-cartpole.md").read_text()
-    done = evaluate_all(tmp_path / "copy", "--without_agents")
+    done = evaluate_all(tmp_path / "copy", *ALL_METHODS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 6 agents") == 1
     assert (runs / "table1-cartpole.md").read_text() == before

@@ -8,18 +8,33 @@ members' independent rollouts. (PerSim, section 5 and appendix; https://arxiv.or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.models.simulator import Simulator
 
 START = 10
 HORIZON = 50
 MIN_STEPS = 4
+
+
+class OpenLoopSimulator(Protocol):
+    """Whatever rolls out a population: PerSim's networks, or a baseline.
+
+    Attributes
+    ----------
+    delta_rms : Tensor, shape (D,)
+        Root mean square of the training set's Δs, on the device that rolls out.
+    """
+
+    delta_rms: Tensor
+
+    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Agents (B,), initial states (B, D), actions (B, H)|(B, H, A) -> trajectories (M, B, H+1, D)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,11 @@ class EpisodeWindows:
     steps: Tensor
 
     @classmethod
-    def cut(cls, trajectories: Trajectories, start: int = START, horizon: int = HORIZON) -> EpisodeWindows:
-        """Cut the windows out of test trajectories; episodes too short for a single step keep 0 steps."""
+    def cut(cls, trajectories: Trajectories, start: int | Tensor = START, horizon: int = HORIZON) -> EpisodeWindows:
+        """Cut windows out of trajectories, from one step or from a step for each, (E,).
+
+        Trajectories too short for a single step keep 0 steps.
+        """
         steps = (trajectories.lengths - 1 - start).clamp(0, horizon)
         first = torch.minimum(trajectories.offsets[:-1] + start, trajectories.offsets[1:] - 1)
         offset = torch.arange(horizon)
@@ -193,12 +211,12 @@ def _median(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(simulator: Simulator, agents: Tensor, windows: EpisodeWindows) -> Tensor:
+def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindows) -> Tensor:
     """Ensemble-mean prediction of the scored states.
 
     Parameters
     ----------
-    simulator : Simulator
+    simulator : OpenLoopSimulator
     agents : Tensor, shape (E,), int64
         Index of each episode's agent in the *simulator's* population.
     windows : EpisodeWindows
@@ -211,13 +229,13 @@ def predict(simulator: Simulator, agents: Tensor, windows: EpisodeWindows) -> Te
 
 
 def score_predictions(
-    simulator: Simulator, population: Tensor, test: Trajectories, share: slice = slice(None)
+    simulator: OpenLoopSimulator, population: Tensor, test: Trajectories, share: slice = slice(None)
 ) -> PredictionScores:
     """Score a share of the test episodes and combine it with what other ranks scored.
 
     Parameters
     ----------
-    simulator : Simulator
+    simulator : OpenLoopSimulator
     population : Tensor, shape (N,), int64
         Index of every agent of the test table in the *simulator's* population.
     test : Trajectories
