@@ -29,17 +29,23 @@ from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
+from persim_lightning.callbacks.theorem import LowRankCheck
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, return_cell
 from persim_lightning.files import atomic_write, write_json
 from persim_lightning.provenance import provenance
+from persim_lightning.rank_selection import EPOCHS_SHARE, MEMBERS, TAIL, RankSelection, select_rank, write_selection
 from persim_lightning.terminal import print_table
+from persim_lightning.theory.summary import summary
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
+from persim_lightning.training.persim import PerSimModule
 
 # Ranks that Lightning launches inherit it, so that all agree on a folder named after the time.
 _RUN_DIR_VARIABLE = "PERSIM_RUN_DIR"
+# What the data decides of a model.
+_LINKED = ("num_agents", "state_dim", "action_dim", "num_actions", "walls")
 _CHECKPOINTS_A_RUN = 20
 _ROLLOUT_SCORES_A_RUN = 10
 
@@ -98,6 +104,12 @@ class FitCLI(LightningCLI):
             help="Weights & Biases; auto is online where an API key is found, offline otherwise. Never asks.",
         )
         parser.add_argument(
+            "--check_theorem",
+            type=bool,
+            default=True,
+            help="Compare the factors with the true dynamics tensor when training ends (a few to 30 s).",
+        )
+        parser.add_argument(
             "--mpc_episodes",
             type=NonNegativeInt,
             default=0,
@@ -107,7 +119,7 @@ class FitCLI(LightningCLI):
             "--planning", type=Path | None, default=None, help="How to plan them (default: conf/planning/ENV.yaml)."
         )
         parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads; for small networks try 1.")
-        for name in ("num_agents", "state_dim", "action_dim", "num_actions", "walls"):
+        for name in _LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
@@ -130,6 +142,36 @@ class FitCLI(LightningCLI):
             enable_model_summary=False,
         )
         self.run_dir = self._choose_run_dir()
+        self._choose_rank()
+
+    def _choose_rank(self) -> None:
+        """Put a number in the place of `rank: auto`; what was found is kept in the run folder."""
+        model = self.config.model
+        if model.init_args.get("rank") != "auto":
+            return
+        folder, leader = self.run_dir, int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+        if self.config.ckpt_path is not None or not leader:
+            # A run goes on as it began; ranks that Lightning launches find what the first one has written.
+            selection = RankSelection.load(folder)
+        else:
+            selection = self._search_rank()
+            write_selection(selection, folder)
+        model.init_args.rank = selection.rank
+
+    def _search_rank(self) -> RankSelection:
+        config = self.config
+        data = TrajectoryDataModule(**{**config.data.as_dict(), "val_fraction": TAIL})
+        data.check(world_size=1)
+        sizes = {name: getattr(data, name) for name in _LINKED}
+        given = {**config.model.init_args.as_dict(), **sizes, "members": MEMBERS, "spare_members": 0}
+        trainer = {name: config.trainer[name] for name in ("precision", "accelerator")}
+        epochs, seed = max(1, round(config.trainer.max_epochs * EPOCHS_SHARE)), config.seed_everything
+        selection = select_rank(
+            lambda rank: PerSimModule(**{**given, "rank": rank}), data, seed, max_epochs=epochs, **trainer
+        )
+        # The run itself must not depend on how many fits came before it.
+        pl.seed_everything(seed, verbose=False)
+        return selection
 
     def _load_planning(self) -> PlanningSettings | None:
         """How to plan, read while nothing has been trained; None where no episode is to be played."""
@@ -185,6 +227,8 @@ class FitCLI(LightningCLI):
             RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
             LatentFactors(self.run_dir),
         ]
+        if self.config.check_theorem:
+            own.append(LowRankCheck(self.run_dir))
         if self._planning is not None:
             own.append(MPCEpisodes(self.run_dir, self.config.mpc_episodes, self._planning))
         configured = self._get(self.config_init, "trainer")
@@ -342,6 +386,9 @@ def _report(cli: FitCLI, seconds: float) -> None:
         test = cli.datamodule.test_trajectories
         print_scores(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
     for callback in callbacks:
+        if isinstance(callback, LowRankCheck):
+            assert callback.check is not None
+            console.print(summary(callback.check), soft_wrap=True)
         if isinstance(callback, MPCEpisodes):
             assert callback.results is not None
             rows = [(str(record["agent"]), return_cell(record)) for record in callback.results["agents"]]

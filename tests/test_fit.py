@@ -15,10 +15,13 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.theorem_command import theorem_command
 from tests.conftest import ROOT
 from tests.wandb_records import logged_values
 
-SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2"]
+SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2", "--check_theorem", "false"]
+CHECK = ["--check_theorem", "true"]
 
 
 def environment():
@@ -54,7 +57,7 @@ def fit(tmp_path, config, *options, check=True):
 def finished(tmp_path_factory):
     """A short MountainCar run: folder and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = fit(folder, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(folder / "run"))
+    done = fit(folder, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(folder / "run"), *CHECK)
     return folder / "run", done
 
 
@@ -62,8 +65,9 @@ def finished(tmp_path_factory):
 def test_every_yaml_runs(tmp_path, config):
     """One epoch on a small population, Tucker this time, through to the printed table."""
     options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]
-    done = fit(tmp_path, config, "--trainer.max_epochs", "1", "--run_dir", "run", *options)
+    done = fit(tmp_path, config, "--trainer.max_epochs", "1", "--run_dir", "run", *options, *CHECK)
     assert "median R²" in done.stdout
+    assert "Your model uses Tucker rank 2 × " in done.stdout
     assert len(json.loads((tmp_path / "run/prediction.json").read_text())) == 5
 
 
@@ -78,10 +82,13 @@ def test_run_folder(finished):
         "prediction.json",
         "rollout_r2.json",
         "latent_factors.json",
+        "theorem.json",
         "provenance.json",
         "checkpoints/last.ckpt",
         "figures/rollout_r2.png",
         "figures/latent_factors.png",
+        "figures/theorem.png",
+        "figures/recovered_covariates.png",
         "metrics/version_0/metrics.csv",
     }
     assert not [name for name in names if Path(name).name.startswith(".")]
@@ -112,9 +119,13 @@ def test_what_an_offline_wandb_run_contains(finished):
     assert values["prediction/_type"] == ["table-file"]
     assert values["prediction/nrows"] == [5]
     assert values["latent_factors/nrows"] == [6]
+    assert values["theorem/rank_curve/nrows"] == [11]
+    assert values["theorem/summary/_type"] == ["html-file"]
+    assert len(values["theorem/recovered_r2/gravity"]) == 1
     assert values["figures/latent_factors/_type"] == ["image-file"]
     files = path.parent / "files"
-    for key in ("prediction", "latent_factors", "figures/latent_factors", "figures/rollout_r2"):
+    pictures = ("figures/latent_factors", "figures/rollout_r2", "figures/theorem", "figures/recovered_covariates")
+    for key in ("prediction", "latent_factors", *pictures):
         assert (files / values[f"{key}/path"][0]).stat().st_size > 0
 
 
@@ -295,3 +306,44 @@ def test_a_finished_run_is_not_overwritten(finished, tmp_path):
     done = fit(tmp_path, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(run), check=False)
     assert done.returncode != 0
     assert "holds a run" in done.stderr
+
+
+def test_theorem_repeats_the_check_of_the_fit(finished, tmp_path, capsys):
+    run, done = finished
+    theorem_command(["--run", str(run), "--out", str(tmp_path), "--threads", "1"])
+    printed = capsys.readouterr().out
+    first, again = (json.loads((folder / "theorem.json").read_text()) for folder in (run, tmp_path))
+    assert again["summary"] == first["summary"]
+    assert again["summary"] in printed
+    assert first["summary"] in done.stdout
+    assert first["learned"]["ranks"] == [3, 3, 3]
+    assert str(tmp_path / "figures/theorem.png") in printed
+
+
+def test_theorem_of_an_environment_on_a_grid(finished, tmp_path, capsys):
+    data = finished[0].parent / "data"
+    options = ["--root", str(data), "--agents", "6", "--grid", "4", "--out", str(tmp_path)]
+    theorem_command(["--env", "mountaincar", *options])
+    checked = json.loads((tmp_path / "theorem.json").read_text())
+    assert checked["sample"] == {"agents": 6, "states": 16, "actions": 3}
+    assert checked["learned"] is None
+    assert "rank 3 explains the true dynamics" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="too large"):
+        theorem_command(["--env", "mountaincar", *options, "--grid", "101"])
+
+
+def test_automatic_rank_is_found_kept_and_the_same_as_asking_for_it(tmp_path):
+    """Gravity makes MountainCar rank 3; the run itself is that of `--model.rank 3`, and resuming needs no search."""
+    options = ["--trainer.max_epochs", "6", "--data.agents", "12", "--model.learning_rate", "0.02"]
+    done = fit(tmp_path, "mountaincar", *options, "--model.rank", "auto", "--run_dir", "auto")
+    found = json.loads((tmp_path / "auto/rank_selection.json").read_text())
+    assert (tmp_path / "auto/figures/rank_selection.png").is_file()
+    assert {"16", str(found["rank"]), str(found["start"])} <= set(found["errors"])
+    for rank, error in found["errors"].items():
+        assert f"rank {rank}: rollout error {error:.3g}" in done.stdout
+    fit(tmp_path, "mountaincar", *options, "--model.rank", str(found["rank"]), "--run_dir", "given")
+    auto, given = (load_file(tmp_path / name / "simulator.safetensors") for name in ("auto", "given"))
+    assert_identical(auto, given)
+    last = str(tmp_path / "auto/checkpoints/last.ckpt")
+    resumed = fit(tmp_path, "mountaincar", *options, "--model.rank", "auto", "--ckpt_path", last)
+    assert "held-out tails" not in resumed.stdout

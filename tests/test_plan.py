@@ -39,9 +39,11 @@ def of_two(states, actions):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
+    """A Tucker run, whose unequal ranks would show if planning took it for a CP one."""
     folder = tmp_path_factory.mktemp("plan")
     planning = ["--mpc_episodes", "2", "--planning", str(ROOT / "conf/planning/cartpole.yaml")]
-    done = fit(folder, "cartpole", "--trainer.max_epochs", "2", "--run_dir", str(folder / "run"), *planning)
+    tucker = ["--model.factorization", "tucker", "--model.rank_agent", "4", "--model.rank_action", "2"]
+    done = fit(folder, "cartpole", "--trainer.max_epochs", "2", "--run_dir", str(folder / "run"), *planning, *tucker)
     return folder / "run", done.stdout
 
 

@@ -39,8 +39,9 @@ class PerSimModule(pl.LightningModule):
     ----------
     num_agents, state_dim, action_dim, num_actions, walls
         Sizes of the data, and whether it treats walls apart; the command line links them from the data.
-    rank : int
-        Rank R of the factorisation (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper).
+    rank : int or 'auto'
+        Rank R of the factorisation (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
+        the command line finds a number by short fits before it builds the module.
     factorization : {'cp', 'tucker'}
     rank_agent, rank_state, rank_action : int, optional
         Ranks per mode of a Tucker factorisation; `rank` where not given.
@@ -73,7 +74,7 @@ class PerSimModule(pl.LightningModule):
         action_dim: PositiveInt,
         num_actions: PositiveInt | None,
         walls: bool = False,
-        rank: PositiveInt = 5,
+        rank: PositiveInt | Literal["auto"] = 5,
         factorization: Literal["cp", "tucker"] = "cp",
         rank_agent: PositiveInt | None = None,
         rank_state: PositiveInt | None = None,
@@ -91,6 +92,8 @@ class PerSimModule(pl.LightningModule):
         gradient_clip_norm: PositiveFloat = 100.0,
     ) -> None:
         super().__init__()
+        if rank == "auto":
+            raise ConfigurationError("rank 'auto' is for tools/fit.py, which looks for a number; here give one")
         self.save_hyperparameters()
         # jsonargparse's restricted numbers are classes of their own, which a weights-only checkpoint cannot hold.
         self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
