@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 POLICIES = ["stable-baselines3>=2.6"]
 VIDEO = ["av>=13", "pygame>=2.6"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", *POLICIES, *VIDEO]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2.2", "polars>=1.3", *POLICIES, *VIDEO]
 
 setup(
     name="persim-lightning",

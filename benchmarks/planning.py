@@ -34,8 +34,9 @@ def seconds_a_decision(
     run: FittedRun, agent: int | str, settings: PlanningSettings, episodes: int, steps: int
 ) -> float:
     """Median over steps of an episode (first step left out), for one of the episodes that are planned together."""
-    policy, _ = simulator_mpc(run.environment, run.personalized, [agent], episodes, settings)
-    batch = run.environment.make_batch(run.covariates([agent]).expand(episodes, -1), seed=0)
+    environment = run.real_environment()
+    policy, _ = simulator_mpc(environment, run.personalized, [agent], episodes, settings)
+    batch = environment.make_batch(run.covariates([agent]).expand(episodes, -1), seed=0)
     generator, times = torch.Generator().manual_seed(0), []
     for _ in range(steps + 1):
         before, start = policy.decisions, time.perf_counter()
@@ -54,8 +55,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     run = FittedRun.load(given.run)
-    shipped = PlanningSettings.load(Path(f"conf/planning/{run.environment.name}.yaml"))
-    authors = authors_settings(run.environment, shipped)
+    environment = run.real_environment()
+    shipped = PlanningSettings.load(Path(f"conf/planning/{environment.name}.yaml"))
+    authors = authors_settings(environment, shipped)
     rows = []
     for agent in run.choose_agents(given.agents):
         alone, ours, together = (
@@ -64,7 +66,7 @@ def main() -> None:
         )
         milliseconds = (f"{1000 * value:.1f}" for value in (alone, ours, together))
         rows.append((str(agent), *milliseconds, f"{ours / together:.1f}"))
-    name, members = run.environment.name, run.personalized.simulator.members
+    name, members = environment.name, run.personalized.simulator.members
     print_table(
         f"{name}, {members} members, {given.threads} thread(s): ms a decision",
         ("agent", "authors' planner", "shipped planner", f"{TOGETHER} episodes together", "speed-up together"),

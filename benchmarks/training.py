@@ -18,7 +18,7 @@ import torch
 import yaml
 from torch.nn.utils import clip_grad_norm_
 
-from persim_lightning.data.datamodule import ChunkedBatches, TrajectoryDataModule
+from persim_lightning.data.datamodule import ChunkedBatches, TrajectoryDataModule, open_data
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Transitions
 
@@ -29,7 +29,7 @@ def build(env: str, root: Path, epochs: int) -> tuple[PerSimModule, TrajectoryDa
     """Model, data and a trainer without loggers, as conf/<env>.yaml says."""
     config = yaml.safe_load((ROOT / f"conf/{env}.yaml").read_text())
     torch.set_num_threads(config["threads"])
-    data = TrajectoryDataModule(**config["data"], root=root)
+    data = open_data(**config["data"], root=root)
     pl.seed_everything(0, verbose=False)
     sizes = {name: getattr(data, name) for name in ("num_agents", "state_dim", "action_dim", "num_actions", "walls")}
     model = PerSimModule(**sizes, **config["model"]["init_args"])

@@ -30,7 +30,8 @@ from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
 from persim_lightning.callbacks.theorem import LowRankCheck
-from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.data.columns import TableColumns
+from persim_lightning.data.datamodule import open_data
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, return_cell
@@ -160,7 +161,9 @@ class FitCLI(LightningCLI):
 
     def _search_rank(self) -> RankSelection:
         config = self.config
-        data = TrajectoryDataModule(**{**config.data.as_dict(), "val_fraction": TAIL})
+        options = config.data.as_dict()
+        columns = None if options["columns"] is None else TableColumns(**options["columns"])
+        data = open_data(**{**options, "columns": columns, "val_fraction": TAIL})
         data.check(world_size=1)
         sizes = {name: getattr(data, name) for name in _LINKED}
         given = {**config.model.init_args.as_dict(), **sizes, "members": MEMBERS, "spare_members": 0}
@@ -177,6 +180,8 @@ class FitCLI(LightningCLI):
         """How to plan, read while nothing has been trained; None where no episode is to be played."""
         if not self.config.mpc_episodes:
             return None
+        if self.config.data.env is None:
+            raise ConfigurationError("--mpc_episodes are played in a real environment, but data.env names none")
         environment = get_environment(self.config.data.env)
         settings = PlanningSettings.load(self.config.planning or Path(f"conf/planning/{environment.name}.yaml"))
         settings.objective(environment)
@@ -197,8 +202,7 @@ class FitCLI(LightningCLI):
                 raise ConfigurationError(
                     "give --run_dir: processes started by torchrun or SLURM must agree on a folder"
                 )
-            name = f"{self.config.data.env}-{self.config.data.dataset}"
-            chosen = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+            chosen = Path("runs") / self._data_name() / time.strftime("%Y%m%d-%H%M%S")
         else:
             chosen = given
         last = chosen / "checkpoints" / "last.ckpt"
@@ -210,6 +214,10 @@ class FitCLI(LightningCLI):
             )
         os.environ[_RUN_DIR_VARIABLE] = str(chosen.resolve())
         return chosen
+
+    def _data_name(self) -> str:
+        data = self.config.data
+        return f"{data.env}-{data.dataset}" if data.env is not None else str(Path(data.path or "table").stem)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         epochs = self.config.trainer.max_epochs or 1
@@ -247,13 +255,12 @@ class FitCLI(LightningCLI):
             mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
         if mode == "disabled":
             return [csv]
-        environment = self.config.data.env
         return [
             csv,
             WandbLogger(
                 project="persim-lightning",
                 name=self.run_dir.name,
-                group=f"{environment}-{self.config.data.dataset}",
+                group=self._data_name(),
                 save_dir=self.run_dir,
                 offline=mode != "online",
                 settings=wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off"),
@@ -306,7 +313,7 @@ def fit(args: list[str] | None = None) -> Path:
     with _run_variable():
         cli = FitCLI(
             model_class=pl.LightningModule,
-            datamodule_class=TrajectoryDataModule,
+            datamodule_class=open_data,
             subclass_mode_model=True,
             parser_class=OneLineParser,
             parser_kwargs={
@@ -353,7 +360,7 @@ def _train(cli: FitCLI) -> Path:
     run_dir, trainer, model, data = cli.run_dir, cli.trainer, cli.model, cli.datamodule
     data.check(trainer.world_size)
     _check_checkpoint(cli)
-    facts = provenance(data.files(), cli.config.seed_everything)
+    facts = provenance(data.recordings.files, cli.config.seed_everything)
     if trainer.is_global_zero:
         with atomic_write(run_dir / "config.yaml") as temporary:
             temporary.write_text(cli.parser.dump(cli.config, skip_none=False))

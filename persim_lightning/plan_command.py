@@ -48,7 +48,7 @@ class PlanRequest(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """Everything that decides the results, ready for JSON."""
         return {
-            "environment": self.run.environment.name,
+            "environment": self.run.real_environment().name,
             "simulator_sha256": file_sha256(self.run.folder / WEIGHTS),
             **{name: self.given[name] for name in ("agents", "episodes", "seed", "true_env")},
             "settings": self.described,
@@ -81,7 +81,7 @@ def parse_request(args: list[str] | None = None) -> PlanRequest:
     first.add_argument("--config")
     early = first.parse_known_args(args)[0]
     run = None if early.run is None else FittedRun.load(early.run)
-    parser = _parser(None if run is None else run.environment.name, early.config is not None)
+    parser = _parser(None if run is None else run.real_environment().name, early.config is not None)
     given = parser.parse_args(args)
     if run is None:
         raise ConfigurationError("--run has to be given on the command line, not in a YAML")
@@ -132,8 +132,8 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
     agents = run.choose_agents(given.agents)
     covariates = run.covariates(agents)
     if given.video is not None:
-        check_video(run.environment, given.video)
-    environment, count = run.environment, given.episodes
+        check_video(run.real_environment(), given.video)
+    environment, count = run.real_environment(), given.episodes
     policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
     scores = play_agents(environment, policy, covariates, count, given.seed, PERSIM)
     results = {PERSIM: scores.to_dict(agents)}

@@ -10,7 +10,8 @@ import torch
 
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.collect import ensure_training_data
-from persim_lightning.data.table import load_covariates, load_trajectories
+from persim_lightning.data.table import load_covariates
+from persim_lightning.data.user_table import read_like
 from persim_lightning.envs import ENVIRONMENTS, Environment, get_environment
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.models.personalized import PersonalizedSimulator
@@ -41,15 +42,16 @@ def theorem_command(args: list[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     start = time.monotonic()
     environment, personalized, table, agents = _subject(given)
-    trajectories = load_trajectories(table, environment.schema)
+    schema = get_environment(given.env).schema if personalized is None else personalized.schema
+    trajectories = read_like(schema, table)
     facts = None if agents is None else AgentFacts(*load_covariates(agents, trajectories.agent_ids))
     sample = sample_cells(trajectories, given.seed)
     if given.grid is not None:
         low, high = trajectories.state.amin(0), trajectories.state.amax(0)
         sample = sample._replace(states=state_grid(low, high, given.grid).float())
-    name = environment.name if given.run is None else given.run.name
+    name = given.env or given.run.name
     check = check_theorem(name, personalized, trajectories, environment, facts, sample)
-    folder = given.out or given.run or Path("runs") / f"theorem-{environment.name}"
+    folder = given.out or given.run or Path("runs") / f"theorem-{given.env}"
     written = write_check(check, folder)
     if check.truth is not None:
         curve = check.truth.merged
@@ -66,7 +68,7 @@ def theorem_command(args: list[str] | None = None) -> None:
     print(f"{time.monotonic() - start:.0f} s; wrote {', '.join(map(str, written))}")
 
 
-def _subject(given: argparse.Namespace) -> tuple[Environment, PersonalizedSimulator | None, Path, Path | None]:
+def _subject(given: argparse.Namespace) -> tuple[Environment | None, PersonalizedSimulator | None, Path, Path | None]:
     """Environment, simulator, table of trajectories, table of covariates."""
     if given.run is not None:
         run = FittedRun.load(given.run)

@@ -75,6 +75,20 @@ class WallContacts(NamedTuple):
     high_contact: Tensor
 
 
+class ActionColumn(NamedTuple):
+    """An action column of a user's table.
+
+    Attributes
+    ----------
+    name : str
+    categories : tuple of int, str or bool, or None
+        Known values, sorted; None where the column holds amounts.
+    """
+
+    name: str
+    categories: tuple[int | str | bool, ...] | None
+
+
 @dataclass(frozen=True)
 class Schema:
     """Columns of a table of trajectories, and what they mean.
@@ -95,6 +109,11 @@ class Schema:
         Optional boolean column: True on the last state of a trajectory that really ended.
     reward : str
         Optional column: the reward of the step that leaves the row.
+    action_columns : tuple of ActionColumn
+        The columns that actions were encoded from, where they do not stand in the table as they are used: `action` then
+        names the coordinates (amounts, and an indicator for every category), or the only column's codes.
+    step : float, optional
+        Time between consecutive rows in the units of the user's table; None where `time` counts steps.
     """
 
     state: tuple[str, ...]
@@ -105,6 +124,8 @@ class Schema:
     episode: str = "episode"
     terminated: str = "terminated"
     reward: str = "reward"
+    action_columns: tuple[ActionColumn, ...] = ()
+    step: float | None = None
 
     @property
     def state_dim(self) -> int:
@@ -120,4 +141,9 @@ class Schema:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Schema:
-        return cls(**{**values, "state": tuple(values["state"]), "action": tuple(values["action"])})
+        columns = [
+            ActionColumn(name, None if categories is None else tuple(categories))
+            for name, categories in values.get("action_columns", ())
+        ]
+        tuples = {"state": tuple(values["state"]), "action": tuple(values["action"]), "action_columns": tuple(columns)}
+        return cls(**{**values, **tuples})

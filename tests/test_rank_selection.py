@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.data.datamodule import open_data
 from persim_lightning.rank_selection import (
     TAIL,
     RankSelection,
@@ -67,7 +67,7 @@ def test_rollout_error_is_the_mean_log_over_tails(fitted_module):
 
 @pytest.fixture
 def fitted_module(tmp_path):
-    data = TrajectoryDataModule("mountaincar", root=tmp_path, agents=6, val_fraction=TAIL)
+    data = open_data("mountaincar", root=tmp_path, agents=6, val_fraction=TAIL)
     data.prepare_data()
 
     def build(rank):

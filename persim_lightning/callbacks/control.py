@@ -44,9 +44,12 @@ class MPCEpisodes(pl.Callback):
     def _players(self, data: TrajectoryDataModule) -> tuple[tuple[int | str, ...], Tensor]:
         """Ids of the agents that play, and their true covariates (N, C)."""
         agents = data.agent_ids[:_AGENTS] if data.test_trajectories is None else data.test_trajectories.agent_ids
-        if data.agents_path is None:
-            raise ConfigurationError("--mpc_episodes needs the agents' covariates to play: give data.agents_path")
-        return agents, true_covariates(data.environment, data.agents_path, agents)
+        path = data.recordings.files.get("agents_path")
+        if data.environment is None or path is None:
+            raise ConfigurationError(
+                "--mpc_episodes needs a real environment and the agents' covariates: give data.env and data.agents_path"
+            )
+        return agents, true_covariates(data.environment, Path(path), agents)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -54,6 +57,7 @@ class MPCEpisodes(pl.Callback):
         assert isinstance(pl_module, PerSimModule)
         data: TrajectoryDataModule = trainer.datamodule  # type: ignore[attr-defined]
         agents, covariates = self._players(data)
+        assert data.environment is not None
         policy, _ = simulator_mpc(data.environment, pl_module.personalized(), agents, self._episodes, self._settings)
         scores = play_agents(data.environment, policy, covariates, self._episodes, 0, "MPC episodes")
         self.results = scores.to_dict(agents)

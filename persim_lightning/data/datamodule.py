@@ -12,13 +12,13 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from persim_lightning.data.card import file_sha256
 from persim_lightning.data.collect import ensure_test_data, ensure_training_data
-from persim_lightning.data.table import load_covariates, load_trajectories
+from persim_lightning.data.columns import TableColumns
+from persim_lightning.data.recordings import Recordings, TablePaths, environment_recordings, table_recordings
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.envs import get_environment
+from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.types import Statistics, Transitions
+from persim_lightning.types import Schema, Statistics, Transitions
 
 # Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
 CHUNK_ROWS = 1 << 18
@@ -110,26 +110,11 @@ class ValidationBatches:
 
 
 class TrajectoryDataModule(pl.LightningDataModule):
-    """One-trajectory-per-agent data, collected if it is missing.
+    """One-trajectory-per-agent data, served to training.
 
     Parameters
     ----------
-    env : str
-        mountaincar, cartpole or halfcheetah.
-    dataset : str
-        Data set to make when `path` is not given: pure, random, pure-eps-20 or pure-eps-40.
-    root : path
-        Folder of the data sets that are made.
-    agents : int
-        Size of the population that is made.
-    seed : int
-        Seed of the data set that is made, and of its test trajectories.
-    path : path, optional
-        Your own training table (.parquet or .csv) of this environment.
-    test_path : path, optional
-        Test trajectories for the prediction protocol; comes with a data set that is made.
-    agents_path : path, optional
-        Covariates of the agents, used in pictures only; comes with a data set that is made.
+    recordings : Recordings
     batch_size : int
         Transitions in an optimiser step, for every member.
     val_fraction : float
@@ -140,83 +125,37 @@ class TrajectoryDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self,
-        env: str,
-        dataset: str = "random",
-        root: Path = Path("data"),
-        agents: PositiveInt = 500,
-        seed: NonNegativeInt = 0,
-        path: Path | None = None,
-        test_path: Path | None = None,
-        agents_path: Path | None = None,
-        batch_size: PositiveInt = 512,
-        val_fraction: float = 0.05,
-        walls: bool = False,
+        self, recordings: Recordings, batch_size: int = 512, val_fraction: float = 0.05, walls: bool = False
     ) -> None:
         super().__init__()
-        self.environment = get_environment(env)
         if not 0 <= val_fraction < 1:
             raise ConfigurationError(f"val_fraction {val_fraction} is not in [0, 1)")
-        for given in (path, test_path, agents_path):
-            if given is not None and not given.is_file():
-                raise ConfigurationError(f"{given}: no such file")
-        self.schema = self.environment.schema
-        self._dataset, self._root, self._agents, self._seed = dataset, root, agents, seed
-        self._path, self._test_path, self._agents_path = path, test_path, agents_path
+        self.recordings = recordings
         self._batch_size, self._val_fraction, self.walls = batch_size, val_fraction, walls
 
-    def prepare_data(self) -> None:
-        if self._path is None:
-            paths = ensure_training_data(self._root, self.environment, self._dataset, self._agents, self._seed)
-            self._path = paths.table
-            self._agents_path = self._agents_path or paths.agents
-            self._test_path = self._test_path or ensure_test_data(self._root, self.environment, self._seed)
+    @property
+    def environment(self) -> Environment | None:
+        return self.recordings.environment
 
     @property
-    def path(self) -> Path:
-        """The training table; made first if it has to be."""
-        self.prepare_data()
-        assert self._path is not None
-        return self._path
-
-    @property
-    def agents_path(self) -> Path | None:
-        self.prepare_data()
-        return self._agents_path
-
-    @property
-    def test_path(self) -> Path | None:
-        self.prepare_data()
-        return self._test_path
-
-    @cached_property
     def trajectories(self) -> Trajectories:
-        """Training trajectories, validated."""
-        return load_trajectories(self.path, self.schema)
+        """Training trajectories."""
+        return self.recordings.train
 
-    @cached_property
+    @property
+    def schema(self) -> Schema:
+        return self.trajectories.schema
+
+    @property
     def test_trajectories(self) -> Trajectories | None:
-        """Test trajectories, or None where there is no test table.
+        """Test trajectories, or None where there are none."""
+        return self.recordings.test
 
-        Raises
-        ------
-        ConfigurationError
-            If they are of agents that the training table does not hold.
-        """
-        if self.test_path is None:
-            return None
-        test = load_trajectories(self.test_path, self.schema)
-        unknown = set(test.agent_ids) - set(self.agent_ids)
-        if unknown:
-            raise ConfigurationError(f"{self.test_path}: agent {min(unknown)} is not in the training table {self.path}")
-        return test
-
-    @cached_property
+    @property
     def covariates(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names and values (N, C) of the agents' covariates, for pictures only; no columns without an agents table."""
-        if self.agents_path is None:
-            return (), np.zeros((self.num_agents, 0))
-        return load_covariates(self.agents_path, self.agent_ids)
+        """Names and values (N, C) of the agents' covariates, for pictures only; no columns where none are known."""
+        known = self.recordings.covariates
+        return self.recordings.covariate_names, np.zeros((self.num_agents, 0)) if known is None else known
 
     @property
     def agent_ids(self) -> tuple[int | str, ...]:
@@ -256,24 +195,8 @@ class TrajectoryDataModule(pl.LightningDataModule):
         """Normalisation constants of the training part."""
         return self.trajectories.statistics(self.train_rows)
 
-    @cached_property
-    def sha256(self) -> str:
-        """Hash of the training table's file."""
-        return file_sha256(self.path)
-
-    def files(self) -> dict[str, str | None]:
-        """Training and test table with their hashes, and the table of covariates."""
-        test = self.test_path
-        return {
-            "path": str(self.path.resolve()),
-            "sha256": self.sha256,
-            "test_path": None if test is None else str(test.resolve()),
-            "agents_path": None if self.agents_path is None else str(self.agents_path.resolve()),
-            "test_sha256": None if test is None else file_sha256(test),
-        }
-
     def check(self, world_size: int) -> None:
-        """Read every table that the run will need, so that a bad one shows before anything is written.
+        """Find out whether training can start, before anything is written.
 
         Parameters
         ----------
@@ -282,13 +205,12 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
         Raises
         ------
-        PersimError
-            If a table does not fit, no transition is left to train on, or batches cannot be shared evenly.
+        ConfigurationError
+            If no transition is left to train on, or batches cannot be shared evenly.
         """
         if not len(self.train_rows):
-            raise ConfigurationError(f"{self.path}: no transition is left to train on (val_fraction, walls)")
+            raise ConfigurationError(f"{self.recordings.name}: no transition is left to train on (val_fraction, walls)")
         _check_divisible(self._batch_size_on(world_size), world_size)
-        _ = self.test_trajectories, self.covariates
 
     def training_transitions(self) -> Iterator[Transitions]:
         """Every training transition once, in parts that bound the memory of what is computed from them."""
@@ -340,12 +262,82 @@ class TrajectoryDataModule(pl.LightningDataModule):
         share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)
         return ValidationBatches(self._on_device, share, self._members(trainer))
 
-    def settings(self) -> dict[str, int | float | str]:
+    def settings(self) -> dict[str, int | float | str | None]:
         """What decides which batches an epoch holds; a run can only go on under the same."""
-        return {"table": self.sha256, "batch_size": int(self._batch_size), "val_fraction": float(self._val_fraction)}
+        return {
+            "table": self.recordings.files.get("sha256"),
+            "batch_size": int(self._batch_size),
+            "val_fraction": float(self._val_fraction),
+        }
 
     @staticmethod
     def _members(trainer: pl.Trainer) -> int:
         members = trainer.lightning_module.members
         assert isinstance(members, int)
         return members
+
+
+def open_data(
+    env: str | None = None,
+    dataset: str = "random",
+    root: Path = Path("data"),
+    agents: PositiveInt = 500,
+    seed: NonNegativeInt = 0,
+    path: Path | None = None,
+    columns: TableColumns | None = None,
+    test_path: Path | None = None,
+    agents_path: Path | None = None,
+    batch_size: PositiveInt = 512,
+    val_fraction: float = 0.05,
+    walls: bool = False,
+) -> TrajectoryDataModule:
+    """Open a data set: of an environment, made if it is missing, or a table of your own.
+
+    Parameters
+    ----------
+    env : str, optional
+        mountaincar, cartpole or halfcheetah; not given for a table that says by `columns` what it holds.
+    dataset : str
+        Data set to make when `path` is not given: pure, random, pure-eps-20 or pure-eps-40.
+    root : path
+        Folder of the data sets that are made.
+    agents : int
+        Size of the population that is made.
+    seed : int
+        Seed of the data set that is made, and of its test trajectories.
+    path : path, optional
+        Your own training table (.parquet or .csv).
+    columns : TableColumns, optional
+        What the columns of your own tables mean.
+    test_path : path, optional
+        Test trajectories for the prediction protocol; comes with a data set that is made.
+    agents_path : path, optional
+        Covariates of the agents, used in pictures only; comes with a data set that is made.
+    batch_size : int
+        Transitions in an optimiser step, for every member.
+    val_fraction : float
+        Share of each trajectory, at its tail, that is kept for validation.
+    walls : bool
+        Treat extremes of a coordinate at which states pile up as walls: transitions that end on one are not trained on,
+        and predictions stop there.
+
+    Raises
+    ------
+    PersimError
+        If a table does not fit.
+    """
+    if (env is None) == (columns is None):
+        raise ConfigurationError("give either data.env, or data.columns that say what your own table holds")
+    if columns is not None:
+        if path is None:
+            raise ConfigurationError("data.path is missing: where does the table lie that data.columns describe?")
+        recordings = table_recordings(TablePaths(path, test_path, agents_path), columns)
+    else:
+        assert env is not None
+        environment = get_environment(env)
+        if path is None:
+            made = ensure_training_data(root, environment, dataset, agents, seed)
+            path, agents_path = made.table, agents_path or made.agents
+            test_path = test_path or ensure_test_data(root, environment, seed)
+        recordings = environment_recordings(environment, TablePaths(path, test_path, agents_path))
+    return TrajectoryDataModule(recordings, batch_size, val_fraction, walls)

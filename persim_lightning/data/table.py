@@ -30,7 +30,7 @@ def read_table(path: Path) -> pa.Table:
     TableError
         If the file is missing, has another suffix, cannot be parsed, or is empty.
     """
-    readers = {".parquet": pq.read_table, ".csv": pa.csv.read_csv}
+    readers = {".parquet": pq.read_table, ".csv": _read_csv}
     if path.suffix not in readers:
         raise TableError(f"{path}: tables are read from .parquet or .csv files, not '{path.suffix}'")
     if not path.is_file():
@@ -42,6 +42,12 @@ def read_table(path: Path) -> pa.Table:
     if table.num_rows == 0:
         raise TableError(f"{path}: the table has no rows")
     return table
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """An empty cell is no value in columns of text, either."""
+    options = pa.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+    return pa.csv.read_csv(path, convert_options=options)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -77,14 +83,13 @@ def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Tra
     """Validate a table in memory and turn it into tensors; `source` names it in errors."""
     check = _Checker(table, schema, source)
     check.columns()
-    labels = check.labels(schema.agent)
-    agent_ids, agent = np.unique(labels, return_inverse=True)
+    agent_ids, agent = check.labels(schema.agent)
     time = check.integers(schema.time)
     has_episode = schema.episode in table.column_names
     episode = check.integers(schema.episode) if has_episode else np.zeros(len(time), dtype=np.int64)
 
     order = np.lexsort((time, episode, agent))
-    check.order, check.agent_labels = order, labels
+    check.order, check.agents = order, (agent_ids, agent)
     agent, time, episode = agent[order], time[order], episode[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(agent) != 0) | (np.diff(episode) != 0)])
     offsets = np.r_[starts, len(agent)]
@@ -110,7 +115,7 @@ def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Tra
         reward = torch.from_numpy(check.numbers(schema.reward, last).astype(np.float32))
     return Trajectories(
         schema=schema,
-        agent_ids=tuple(agent_ids.tolist()),
+        agent_ids=agent_ids,
         agent=torch.from_numpy(agent[starts].astype(np.int64)),
         offsets=torch.from_numpy(offsets.astype(np.int64)),
         state=torch.from_numpy(state.astype(np.float32)),
@@ -150,14 +155,48 @@ def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[s
     if missing:
         raise TableError(f"{path}: no row for agent {missing[0]} (and {len(missing) - 1} others)")
     for name in names:
-        if not _is_number(table[name].type):
+        if not is_number(table[name].type):
             raise TableError(f"{path}: column '{name}' holds {table[name].type}, not numbers")
     values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.zeros((table.num_rows, 0))
     return names, values[[rows[label] for label in agent_ids]]
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds numbers."""
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def fail_at(
+    source: str,
+    column: str,
+    bad: np.ndarray,
+    problem: str,
+    order: np.ndarray | None = None,
+    agents: tuple[Sequence[int | str], np.ndarray] | None = None,
+) -> None:
+    """Raise for the first bad row if there is one; say how many more there are.
+
+    Parameters
+    ----------
+    source, column : str
+    bad : ndarray of bool, shape (R,)
+    problem : str
+    order : ndarray, shape (R,), optional
+        Row of the table that each entry of `bad` tells of.
+    agents : (ids, ndarray), optional
+        Ids, and for every row of the table the index of its agent.
+
+    Raises
+    ------
+    TableError
+    """
+    rows = np.flatnonzero(bad)
+    if not len(rows):
+        return
+    row = rows[0] if order is None else order[rows[0]]
+    agent = "" if agents is None else f"agent {agents[0][agents[1][row]]}, "
+    more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
+    raise TableError(f"{source}: column '{column}', {agent}row {row}: {problem}{more}")
 
 
 class _Checker:
@@ -166,17 +205,11 @@ class _Checker:
     def __init__(self, table: pa.Table, schema: Schema, source: str) -> None:
         self._table, self._schema, self._source = table, schema, source
         self.order = np.arange(table.num_rows)
-        self.agent_labels: np.ndarray | None = None
+        self.agents: tuple[tuple[int | str, ...], np.ndarray] | None = None
 
     def _fail(self, column: str, bad: np.ndarray, problem: str) -> None:
         """Raise for the first True in `bad` (sorted order) if there is one; say how many more there are."""
-        rows = np.flatnonzero(bad)
-        if not len(rows):
-            return
-        row = self.order[rows[0]]
-        agent = "" if self.agent_labels is None else f"agent {self.agent_labels[row]}, "
-        more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-        raise TableError(f"{self._source}: column '{column}', {agent}row {row}: {problem}{more}")
+        fail_at(self._source, column, bad, problem, self.order, self.agents)
 
     def columns(self) -> None:
         schema, present = self._schema, self._table.column_names
@@ -199,13 +232,19 @@ class _Checker:
             raise TableError(f"{self._source}: column '{name}' holds {column.type}, not {wanted}")
         return column
 
-    def labels(self, name: str) -> np.ndarray:
+    def labels(self, name: str) -> tuple[tuple[int | str, ...], np.ndarray]:
+        """Agents' ids, sorted, and every row's index among them."""
         kind = self._table[name].type
         fits = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
         column = self._column(name, fits, "integers or strings")
         self._fail(name, pc.is_null(column).to_numpy(), "no agent id")
-        values = column.to_numpy()
-        return values if pa.types.is_integer(kind) else values.astype(str)
+        # An array of Python's or NumPy's strings would be larger than the table.
+        encoded = column.combine_chunks().dictionary_encode()
+        found = encoded.dictionary.to_pylist()
+        order = sorted(range(len(found)), key=found.__getitem__)
+        rank = np.empty(len(found), dtype=np.int64)
+        rank[order] = np.arange(len(found))
+        return tuple(found[index] for index in order), rank[encoded.indices.to_numpy()]
 
     def integers(self, name: str) -> np.ndarray:
         column = self._column(name, pa.types.is_integer(self._table[name].type), "integers")
@@ -214,7 +253,7 @@ class _Checker:
 
     def numbers(self, name: str, may_be_empty: np.ndarray) -> np.ndarray:
         """A float64 column in sorted order, finite except where `may_be_empty`, which becomes 0."""
-        column = self._column(name, _is_number(self._table[name].type), "numbers")
+        column = self._column(name, is_number(self._table[name].type), "numbers")
         values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()[self.order]
         self._fail(name, ~np.isfinite(values) & ~may_be_empty, "empty, NaN or infinite")
         return np.where(may_be_empty, 0.0, values)
@@ -243,6 +282,9 @@ class _Checker:
             )
 
     def lengths(self, starts: np.ndarray, offsets: np.ndarray) -> None:
-        single = np.zeros(len(self.order), dtype=bool)
-        single[starts[np.diff(offsets) == 1]] = True
-        self._fail(self._schema.time, single, "the trajectory has a single row, so no transition")
+        """Every agent needs a transition; single rows beside longer trajectories are idle."""
+        assert self.agents is not None
+        agent = self.agents[1][self.order]
+        moves = np.zeros(len(self.agents[0]), dtype=bool)
+        moves[agent[starts[np.diff(offsets) > 1]]] = True
+        self._fail(self._schema.time, ~moves[agent], "the agent's trajectory has a single row, so no transition")

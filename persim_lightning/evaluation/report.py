@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from persim_lightning.data.table import load_trajectories
+from persim_lightning.data.user_table import read_like
 from persim_lightning.errors import PersimError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.models.personalized import PersonalizedSimulator
@@ -37,7 +37,7 @@ def evaluate(personalized: PersonalizedSimulator, path: Path) -> list[dict[str, 
     PersimError
         If the table does not fit, or holds an agent that the simulator does not know.
     """
-    test = load_trajectories(path, personalized.schema)
+    test = read_like(personalized.schema, path)
     try:
         population = personalized.index(test.agent_ids)
     except PersimError as error:

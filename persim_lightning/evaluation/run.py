@@ -24,7 +24,8 @@ class FittedRun:
     Attributes
     ----------
     folder : Path
-    environment : Environment
+    environment : Environment or None
+        None for a table of the user's own.
     personalized : PersonalizedSimulator
     table_path : Path
         Table that it was trained on.
@@ -33,7 +34,7 @@ class FittedRun:
     """
 
     folder: Path
-    environment: Environment
+    environment: Environment | None
     personalized: PersonalizedSimulator
     table_path: Path
     agents_path: Path | None
@@ -53,16 +54,28 @@ class FittedRun:
             if not path.is_file():
                 raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
-            name = yaml.safe_load(config.read_text())["data"]["env"]
+            given = yaml.safe_load(config.read_text())["data"]
+            environment = None if given["env"] is None else get_environment(given["env"])
             data = json.loads(provenance.read_text())["data"]
             table_path, agents_path = Path(data["path"]), data.get("agents_path")
         except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(
                 f"{folder}: config.yaml or provenance.json is damaged ({type(error).__name__}: {error})"
             ) from error
-        environment = get_environment(name)
         covariates = None if agents_path is None else Path(agents_path)
         return cls(folder, environment, personalized, table_path, covariates)
+
+    def real_environment(self) -> Environment:
+        """The real environment.
+
+        Raises
+        ------
+        ConfigurationError
+            If none is known.
+        """
+        if self.environment is None:
+            raise ConfigurationError(f"{self.folder} was fitted on a table of your own: no real environment is known")
+        return self.environment
 
     def choose_agents(self, text: str) -> tuple[int | str, ...]:
         """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
@@ -98,7 +111,7 @@ class FittedRun:
         """
         if self.agents_path is None:
             raise ConfigurationError(f"{self.folder} was fitted without a table of covariates (data.agents_path)")
-        return true_covariates(self.environment, self.agents_path, agents)
+        return true_covariates(self.real_environment(), self.agents_path, agents)
 
 
 def true_covariates(environment: Environment, path: Path, agents: Sequence[int | str]) -> Tensor:

@@ -241,7 +241,7 @@ class PerSimModule(pl.LightningModule):
         now = {**self.hparams, **self._run_settings(datamodule, max_epochs)}
         before = {**checkpoint["hyper_parameters"], **checkpoint["run"]}
         if before["table"] != now["table"]:
-            raise ConfigurationError(f"the checkpoint was trained on another table than {datamodule.path}")
+            raise ConfigurationError(f"the checkpoint was trained on another table than {datamodule.recordings.name}")
         differing = [
             f"{name}={value!r} (now {now[name]!r})"
             for name, value in before.items()

@@ -1,10 +1,12 @@
 """Splits and batches: every transition where it belongs, on one rank or several."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 import torch
 
-from persim_lightning.data.datamodule import ChunkedBatches, TrajectoryDataModule, ValidationBatches
+from persim_lightning.data.datamodule import ChunkedBatches, ValidationBatches, open_data
 from persim_lightning.data.table import trajectories_from_table, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
@@ -121,16 +123,15 @@ def test_constant_columns_get_scale_one(columns, schema):
 
 def test_missing_files_and_unknown_test_agents(tmp_path, columns):
     with pytest.raises(ConfigurationError, match=r"nowhere\.parquet: no such file"):
-        TrajectoryDataModule("mountaincar", path=tmp_path / "nowhere.parquet")
+        open_data("mountaincar", path=tmp_path / "nowhere.parquet")
     train, test = tmp_path / "train.parquet", tmp_path / "test.parquet"
     write_table(pa.table(columns), train)
     write_table(pa.table({**columns, "agent": [0, 0, 0, 8, 8, 8]}), test)
-    module = TrajectoryDataModule("mountaincar", path=train, test_path=test)
-    assert module.num_agents == 2
+    assert open_data("mountaincar", path=train).num_agents == 2
     with pytest.raises(ConfigurationError, match="agent 8 is not in the training table"):
-        _ = module.test_trajectories
+        open_data("mountaincar", path=train, test_path=test)
     with pytest.raises(TableError, match="missing column"):
-        _ = TrajectoryDataModule("cartpole", path=train).num_agents
+        open_data("cartpole", path=train)
 
 
 def test_check_asks_for_batches_that_the_ranks_can_share(tmp_path, columns):
@@ -148,14 +149,16 @@ def test_check_asks_for_batches_that_the_ranks_can_share(tmp_path, columns):
         ),
         path,
     )
-    TrajectoryDataModule("mountaincar", path=path, batch_size=512, val_fraction=0.4).check(world_size=2)
+    open_data("mountaincar", path=path, batch_size=512, val_fraction=0.4).check(world_size=2)
     with pytest.raises(ConfigurationError, match="batch_size 3 must be a multiple of the number of processes 2"):
-        TrajectoryDataModule("mountaincar", path=path, batch_size=3, val_fraction=0).check(world_size=2)
+        open_data("mountaincar", path=path, batch_size=3, val_fraction=0).check(world_size=2)
 
 
 def test_makes_the_data_set_once(tmp_path):
-    module = TrajectoryDataModule("cartpole", root=tmp_path, agents=6)
+    module = open_data("cartpole", root=tmp_path, agents=6)
     assert module.num_agents == 6
     assert module.schema.state == get_environment("cartpole").state_names
-    before = module.path.stat().st_mtime_ns
-    assert TrajectoryDataModule("cartpole", root=tmp_path, agents=6).path.stat().st_mtime_ns == before
+    table = Path(module.recordings.files["path"])
+    before = table.stat().st_mtime_ns
+    open_data("cartpole", root=tmp_path, agents=6)
+    assert table.stat().st_mtime_ns == before

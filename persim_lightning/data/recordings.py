@@ -1,0 +1,104 @@
+"""What is recorded of a population: of an environment, in a user's own tables, or in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from persim_lightning.data.card import file_sha256
+from persim_lightning.data.columns import TableColumns
+from persim_lightning.data.table import load_covariates, load_trajectories, read_table
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.data.user_table import read_like, user_trajectories
+from persim_lightning.envs import Environment
+from persim_lightning.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class TablePaths:
+    """Files of a population.
+
+    Attributes
+    ----------
+    train : Path
+    test : Path or None
+        Test trajectories.
+    agents : Path or None
+        Covariates.
+    """
+
+    train: Path
+    test: Path | None = None
+    agents: Path | None = None
+
+    def __post_init__(self) -> None:
+        for path in (self.train, self.test, self.agents):
+            if path is not None and not path.is_file():
+                raise ConfigurationError(f"{path}: no such file")
+
+    def describe(self) -> dict[str, str | None]:
+        """Whole paths, and the hashes of training and test table."""
+        return {
+            "path": str(self.train.resolve()),
+            "sha256": file_sha256(self.train),
+            "test_path": None if self.test is None else str(self.test.resolve()),
+            "agents_path": None if self.agents is None else str(self.agents.resolve()),
+            "test_sha256": None if self.test is None else file_sha256(self.test),
+        }
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """What is recorded of a population.
+
+    Attributes
+    ----------
+    train : Trajectories
+    test : Trajectories or None
+        Of agents of the training set.
+    covariate_names : tuple of str
+    covariates : ndarray, shape (N, C), or None
+        For evaluation and pictures only.
+    environment : Environment or None
+        Where the real one is known.
+    files : dict
+        As :meth:`TablePaths.describe` gives them; empty for data in memory.
+    """
+
+    train: Trajectories
+    test: Trajectories | None = None
+    covariate_names: tuple[str, ...] = ()
+    covariates: np.ndarray | None = None
+    environment: Environment | None = None
+    files: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the training table, in errors."""
+        return self.files.get("path") or "the table"
+
+
+def environment_recordings(environment: Environment, paths: TablePaths) -> Recordings:
+    """Recordings of one of the environments."""
+    train = load_trajectories(paths.train, environment.schema)
+    test = None if paths.test is None else load_trajectories(paths.test, environment.schema)
+    return _recordings(paths, train, test, environment)
+
+
+def table_recordings(paths: TablePaths, columns: TableColumns) -> Recordings:
+    """Recordings in a user's own tables; no environment is known."""
+    train = user_trajectories(read_table(paths.train), columns, str(paths.train))
+    test = None if paths.test is None else read_like(train.schema, paths.test, columns.gaps)
+    return _recordings(paths, train, test, None)
+
+
+def _recordings(
+    paths: TablePaths, train: Trajectories, test: Trajectories | None, environment: Environment | None
+) -> Recordings:
+    unknown = set() if test is None else set(test.agent_ids) - set(train.agent_ids)
+    if unknown:
+        raise ConfigurationError(f"{paths.test}: agent {min(unknown)} is not in the training table {paths.train}")
+    names, covariates = ((), None) if paths.agents is None else load_covariates(paths.agents, train.agent_ids)
+    return Recordings(train, test, names, covariates, environment, paths.describe())
