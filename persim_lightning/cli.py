@@ -29,15 +29,16 @@ from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
+from persim_lightning.callbacks.save import SaveSimulator
 from persim_lightning.callbacks.theorem import LowRankCheck
 from persim_lightning.data.columns import TableColumns
 from persim_lightning.data.datamodule import open_data
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, return_cell
-from persim_lightning.files import atomic_write, write_json
+from persim_lightning.files import atomic_write, check_writable, write_json
 from persim_lightning.provenance import provenance
-from persim_lightning.rank_selection import EPOCHS_SHARE, MEMBERS, TAIL, RankSelection, select_rank, write_selection
+from persim_lightning.rank_selection import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
 from persim_lightning.terminal import print_table
 from persim_lightning.theory.summary import summary
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
@@ -62,6 +63,10 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(_one_line(error))
         except KeyboardInterrupt:
             sys.exit("interrupted")
+        except OSError as error:
+            if error.filename is None:
+                raise
+            sys.exit(f"error: {error.filename}: {error.strerror or type(error).__name__}")
         except ValueError as error:
             # jsonargparse wraps whatever a model's constructor raises.
             cause: BaseException | None = error
@@ -142,21 +147,27 @@ class FitCLI(LightningCLI):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        inherited = _RUN_DIR_VARIABLE in os.environ
         self.run_dir = self._choose_run_dir()
-        self._choose_rank()
+        check_writable(self.run_dir / "config.yaml")
+        self._choose_rank(leader=not inherited)
 
-    def _choose_rank(self) -> None:
+    def _choose_rank(self, leader: bool) -> None:
         """Put a number in the place of `rank: auto`; what was found is kept in the run folder."""
         model = self.config.model
         if model.init_args.get("rank") != "auto":
             return
-        folder, leader = self.run_dir, int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
         if self.config.ckpt_path is not None or not leader:
             # A run goes on as it began; ranks that Lightning launches find what the first one has written.
-            selection = RankSelection.load(folder)
+            selection = RankSelection.load(self.run_dir)
+        elif {"WORLD_SIZE", "SLURM_NTASKS"} & set(os.environ) or self.config.trainer.num_nodes > 1:
+            raise ConfigurationError(
+                "model.rank auto searches before Lightning starts further processes: find the rank in a run of one "
+                "process, and give the number here"
+            )
         else:
             selection = self._search_rank()
-            write_selection(selection, folder)
+            print(f"chose rank {selection.rank}; see {', '.join(map(str, write_selection(selection, self.run_dir)))}")
         model.init_args.rank = selection.rank
 
     def _search_rank(self) -> RankSelection:
@@ -165,10 +176,15 @@ class FitCLI(LightningCLI):
         columns = None if options["columns"] is None else TableColumns(**options["columns"])
         data = open_data(**{**options, "columns": columns, "val_fraction": TAIL})
         data.check(world_size=1)
+        if not len(data.validation_rows):
+            raise ConfigurationError(
+                f"{data.recordings.name}: no trajectory is long enough to hold out {TAIL:.0%} of it, so that "
+                "model.rank auto could judge ranks: give a number"
+            )
         sizes = {name: getattr(data, name) for name in _LINKED}
         given = {**config.model.init_args.as_dict(), **sizes, "members": MEMBERS, "spare_members": 0}
         trainer = {name: config.trainer[name] for name in ("precision", "accelerator")}
-        epochs, seed = max(1, round(config.trainer.max_epochs * EPOCHS_SHARE)), config.seed_everything
+        epochs, seed = short_epochs(config.trainer.max_epochs, data.steps_per_epoch), config.seed_everything
         selection = select_rank(
             lambda rank: PerSimModule(**{**given, "rank": rank}), data, seed, max_epochs=epochs, **trainer
         )
@@ -230,6 +246,7 @@ class FitCLI(LightningCLI):
         )
         own: list[pl.Callback] = [
             FinishEnsemble(),
+            SaveSimulator(self.run_dir),
             checkpoints,
             EpochProgress(),
             RolloutScores(self.run_dir, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_A_RUN)),
@@ -320,7 +337,9 @@ def fit(args: list[str] | None = None) -> Path:
                 "prog": "fit.py",
                 "description": "Fit a personalised simulator of every agent from one trajectory each: makes the data "
                 "set if it is missing, trains, scores 50-step rollouts, and writes a run folder. "
-                "Example: python tools/fit.py --config conf/mountaincar.yaml --model.rank 5",
+                "Example: python tools/fit.py --config conf/mountaincar.yaml --model.rank 5. "
+                "What can be said of the model (rank, factorization, …): "
+                "--model.help persim_lightning.training.persim.PerSimModule",
             },
             save_config_callback=None,
             seed_everything_default=0,
@@ -373,7 +392,6 @@ def _train(cli: FitCLI) -> Path:
         raise FitInterruptedError(f"interrupted: {advice}") from error
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
-        model.personalized().save(run_dir)
         write_json({**facts, "seconds": seconds}, run_dir / "provenance.json")
         _report(cli, seconds)
     for logger in trainer.loggers:

@@ -53,7 +53,11 @@ def collect_command(args: list[str] | None = None) -> None:
 
 def evaluate_command(args: list[str] | None = None) -> None:
     """Score 50-step rollouts per agent: of one run on a table of test trajectories, or of all data sets (Table 1)."""
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=evaluate_command.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py",
+        description=f"{evaluate_command.__doc__} Examples: python tools/evaluate.py --run RUN --data test.parquet; "
+        "python tools/evaluate.py --all --env mountaincar --completion -- --data.agents 40",
+    )
     one = parser.add_argument_group("one run")
     one.add_argument("--run", type=Path, help="run folder of tools/fit.py")
     one.add_argument("--data", type=Path, help="test trajectories, .parquet or .csv")
@@ -79,6 +83,8 @@ def evaluate_command(args: list[str] | None = None) -> None:
         if given.run or given.data or given.mean_agent or given.out:
             parser.error("--run, --data, --mean_agent and --out belong to a single run, not to --all")
         _evaluate_all(given)
+    elif given.completion or given.without_agents:
+        parser.error("--completion and --without_agents belong to --all")
     elif given.options or given.run is None or given.data is None:
         parser.error("give --run and --data and nothing after them, or --all")
     else:

@@ -31,15 +31,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before work is done for it; makes missing folders.
+    """Refuse a file that could not be written, before work is done for it.
 
     Raises
     ------
     ConfigurationError
     """
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written ({error.strerror or error})") from error
@@ -49,6 +49,20 @@ def write_json(values: Any, path: Path) -> None:
     """Write strict JSON atomically; NaN and infinities become null."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read what :func:`write_json` wrote.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is damaged ({error}): remove it, or make it anew") from error
 
 
 def _finite(values: Any) -> Any:

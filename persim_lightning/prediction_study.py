@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +15,10 @@ from persim_lightning.baselines.completion import CompletionSettings, fit_comple
 from persim_lightning.cli import fit
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import file_sha256
-from persim_lightning.data.table import load_trajectories
-from persim_lightning.envs import get_environment
+from persim_lightning.data.datamodule import open_data
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.prediction import score_predictions
-from persim_lightning.files import atomic_write, markdown_table, write_json
+from persim_lightning.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.personalized import DESCRIPTION
 
@@ -97,7 +95,7 @@ def study(
                 else:
                     chosen = ["--data.dataset", dataset, "--data.root", str(root), *METHODS[method], *options]
                     _fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
-                scores = json.loads((run / "prediction.json").read_text())
+                scores = read_json(run / "prediction.json")
                 cells.append(Cell(environment, dataset, method, str(run), scores))
     return cells
 
@@ -113,10 +111,10 @@ def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
     asked = {"config": yaml.safe_load(config.read_text()), "options": options}
     record, last, finished = run / "study.json", run / "checkpoints" / "last.ckpt", run / "provenance.json"
     begun = last.is_file() or finished.is_file()
-    if begun and (not record.is_file() or json.loads(record.read_text()) != asked):
+    if begun and (not record.is_file() or read_json(record) != asked):
         raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
     if finished.is_file():
-        _check_data(run, json.loads(finished.read_text())["data"])
+        _check_data(run, read_json(finished)["data"])
         return
     write_json(asked, record)
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
@@ -127,27 +125,27 @@ def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
 
 
 def _complete_or_reuse(run: Path, fitted: Path) -> None:
-    """Leave scores of tensor completion in `run`: data, ranks and seed are those of PerSim's run `fitted`."""
+    """Leave scores of tensor completion in `run`: transitions, ranks and seed are those of PerSim's run `fitted`."""
     settings = CompletionSettings()
     config = yaml.safe_load((fitted / "config.yaml").read_text())
-    architecture = json.loads((fitted / DESCRIPTION).read_text())["architecture"]
+    architecture = read_json(fitted / DESCRIPTION)["architecture"]
     factorization, ranks, seed = architecture["factorization"], architecture["ranks"], config["seed_everything"]
-    data = json.loads((fitted / "provenance.json").read_text())["data"]
+    data = read_json(fitted / "provenance.json")["data"]
     tables = {name: data[name] for name in ("sha256", "test_sha256")}
     model = {"factorization": factorization, "ranks": ranks, "seed": seed}
     asked = {"settings": asdict(settings), **model, "data": tables}
     record, scores = run / "completion.json", run / "prediction.json"
     if record.is_file():
-        if json.loads(record.read_text())["asked"] != asked:
+        if read_json(record)["asked"] != asked:
             raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
         return
-    schema = get_environment(config["data"]["env"]).schema
-    train, test = (load_trajectories(Path(data[name]), schema) for name in ("path", "test_path"))
+    opened = open_data(**{**config["data"], **{name: Path(data[name]) for name in ("path", "test_path")}})
+    train, test = opened.trajectories, opened.test_trajectories
+    assert test is not None
     # Sums over cells depend on it in their last bits.
     torch.set_num_threads(config["threads"])
     start = time.monotonic()
-    rows, _ = train.split_rows(0.0)
-    simulator, completion = fit_completion(train, rows, Ranks(*ranks), factorization, settings, seed)
+    simulator, completion = fit_completion(train, opened.train_rows, Ranks(*ranks), factorization, settings, seed)
     population = torch.tensor([train.agent_ids.index(label) for label in test.agent_ids])
     write_json(score_predictions(simulator, population, test).to_records(test.agent_ids), scores)
     facts = {"history": completion.history, "converged": completion.converged, "seconds": time.monotonic() - start}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,16 +19,17 @@ from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.prediction import EpisodeWindows, predict
 from persim_lightning.figures import save_figure
-from persim_lightning.files import write_json
+from persim_lightning.files import read_json, write_json
 from persim_lightning.theory.lowrank import compress, cp_fit
 from persim_lightning.theory.sample import sample_cells
 from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, merged
 from persim_lightning.training.persim import PerSimModule
+from persim_lightning.types import Transitions
 
 # Share of every trajectory, at its tail, that short fits are judged on.
 TAIL = 0.2
-# Short fits take this share of the epochs, with so many members.
-EPOCHS_SHARE, MEMBERS = 1 / 6, 2
+# Short fits take this share of the epochs, but at least so many optimiser steps, with so many members.
+_EPOCHS_SHARE, _STEPS, MEMBERS = 1 / 6, 1500, 2
 GENEROUS = 16
 # Doubling the rank has to lower the error to this share: larger models train faster, so short fits always favour them.
 _DOUBLING = 0.6
@@ -66,9 +66,21 @@ class RankSelection:
         path = folder / _FILE
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such file, so model.rank auto has chosen nothing yet: give a number")
-        values = json.loads(path.read_text())
-        errors = {int(rank): math.inf if error is None else error for rank, error in values["errors"].items()}
-        return cls(values["rank"], values["start"], errors)
+        values = read_json(path)
+        try:
+            errors = {int(rank): math.inf if error is None else error for rank, error in values["errors"].items()}
+            return cls(values["rank"], values["start"], errors)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ConfigurationError(f"{path} is damaged: give a number in the place of model.rank auto") from error
+
+
+def short_epochs(epochs: int, steps_per_epoch: int) -> int:
+    """Epochs of a short fit: no more than the whole one's. Says how long they are."""
+    short = min(epochs, max(round(epochs * _EPOCHS_SHARE), math.ceil(_STEPS / steps_per_epoch)))
+    steps = short * steps_per_epoch
+    doubt = ": too few to trust, so compare with ranks of your own" if steps < _STEPS else ""
+    print(f"searching for the rank by fits of {steps} steps{doubt}", flush=True)
+    return short
 
 
 def select_rank(
@@ -112,7 +124,12 @@ def select_rank(
 
 def choose(errors: dict[int, float]) -> int:
     """The rank of the lowest error, when doubling the rank has to lower the error by 40 % (a power law in between)."""
-    return min(errors, key=lambda rank: (math.log(errors[rank]) - math.log(_DOUBLING) * math.log2(rank), rank))
+    return min(errors, key=lambda rank: (_merit(rank, errors[rank]), rank))
+
+
+def _merit(rank: int, error: float) -> float:
+    """Logarithm of what is compared: lower is better."""
+    return math.log(error) - math.log(_DOUBLING) * math.log2(rank)
 
 
 def _short_fit(
@@ -169,7 +186,9 @@ def rollout_error(model: PerSimModule, data: TrajectoryDataModule, horizon: int 
 def _one_step_loss(model: PerSimModule, data: TrajectoryDataModule) -> float:
     """Mean squared error of normalised Δs on the held-out tails, mean over members."""
     total, count = 0.0, 0
-    for batch in data.val_dataloader():
+    for served in data.val_dataloader():
+        # After a fit Lightning moves the model back to the CPU, but not the data.
+        batch = Transitions(*(value.to(model.device) for value in served))
         total += float(model.loss(batch).mean()) * batch.agent.numel()
         count += batch.agent.numel()
     return total / count
@@ -192,6 +211,9 @@ def write_selection(selection: RankSelection, folder: Path) -> list[Path]:
     write_json(asdict(selection), folder / _FILE)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.semilogy(list(selection.errors), list(selection.errors.values()), marker="o")
+    scale = math.exp(_merit(selection.rank, selection.errors[selection.rank]))
+    needed = [scale * _DOUBLING ** math.log2(rank) for rank in selection.errors]
+    axes.semilogy(list(selection.errors), needed, "--", color="0.6", label="a doubled rank has to lower it by 40 %")
     axes.axvline(selection.rank, color="tab:red", linestyle=":", label=f"chosen: {selection.rank}")
     axes.set(xlabel="rank", ylabel="rollout error on held-out tails", title="choosing the rank by short fits")
     axes.grid(alpha=0.3)

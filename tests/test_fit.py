@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from persim_lightning.cli import fit as fit_command
+from persim_lightning.cli import one_line_errors
+from persim_lightning.data.table import read_table, write_table
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.theorem_command import theorem_command
 from tests.conftest import ROOT
 from tests.wandb_records import logged_values
 
-SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2", "--check_theorem", "false"]
+SMALL = ["--data.agents", "20", "--model.hidden_width", "8", "--model.members", "2", "--check_theorem", "false"]
 CHECK = ["--check_theorem", "true"]
 
 
@@ -102,7 +107,7 @@ def test_run_folder(finished):
     assert [entry["epoch"] for entry in history["history"]] == [1, 2, 3]
     latents = json.loads((run / "latent_factors.json").read_text())
     assert latents["columns"] == ["agent", "pc1", "pc2", "u0", "u1", "u2", "gravity"]
-    assert len(latents["rows"]) == 6
+    assert len(latents["rows"]) == 20
 
 
 def test_checkpoints_need_no_pickle(finished):
@@ -118,7 +123,7 @@ def test_what_an_offline_wandb_run_contains(finished):
     assert len(values["rollout_r2/agent_0/h50"]) == 3
     assert values["prediction/_type"] == ["table-file"]
     assert values["prediction/nrows"] == [5]
-    assert values["latent_factors/nrows"] == [6]
+    assert values["latent_factors/nrows"] == [20]
     assert values["theorem/rank_curve/nrows"] == [11]
     assert values["theorem/summary/_type"] == ["html-file"]
     assert len(values["theorem/recovered_r2/gravity"]) == 1
@@ -233,16 +238,21 @@ def bad_cases():
 
 
 @pytest.mark.parametrize("case", bad_cases()[0])
-def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, case):
+def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, monkeypatch, capsys, case):
     cases, common = bad_cases()
     options, message = cases[case]
     (tmp_path / "wrong.csv").write_text("patient,day,dose\n1,2,3\n")
     (tmp_path / "damaged.ckpt").write_text("junk")
-    done = fit(tmp_path, "mountaincar", "--run_dir", "run", *common, *options, check=False)
-    assert done.returncode != 0
-    [line] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fit.py"])
+    _, _, *arguments = command(tmp_path, "mountaincar", "--run_dir", "run", *common, *options)
+    with pytest.raises(SystemExit) as ended:
+        one_line_errors(lambda: fit_command(arguments))()
+    printed = capsys.readouterr().err
+    line = ended.value.code if isinstance(ended.value.code, str) else printed
+    assert line.startswith("error: ")
+    assert "\n" not in line.strip()
     assert message in line
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -318,6 +328,38 @@ def test_theorem_repeats_the_check_of_the_fit(finished, tmp_path, capsys):
     assert first["summary"] in done.stdout
     assert first["learned"]["ranks"] == [3, 3, 3]
     assert str(tmp_path / "figures/theorem.png") in printed
+
+
+def test_theorem_refuses_a_table_that_has_changed_and_options_of_the_other_kind(finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0], run)
+    facts = json.loads((run / "provenance.json").read_text())
+    changed = tmp_path / "train.parquet"
+    write_table(read_table(Path(facts["data"]["path"])).slice(0, 900), changed)
+    facts["data"]["path"] = str(changed)
+    (run / "provenance.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigurationError, match=r"train\.parquet has changed since .*run was trained on it"):
+        theorem_command(["--run", str(run)])
+    for wrong, message in (
+        (["--run", str(run), "--agents", "5"], "--dataset, --agents and --root belong to --env"),
+        (["--env", "mountaincar", "--grid", "1"], "1: at least 2 values"),
+    ):
+        with pytest.raises(SystemExit):
+            theorem_command(wrong)
+        assert message in capsys.readouterr().err
+
+
+def test_agents_with_covariates_of_another_kind_and_names_as_ids(finished, tmp_path):
+    """Covariates are for pictures: what they are called must not cost a training."""
+    table = read_table(finished[0].parent / next(finished[0].parent.glob("data/mountaincar/random*/*train*")))
+    ids = [f"car {number}" for number in table["agent"].to_pylist()]
+    write_table(table.set_column(table.column_names.index("agent"), "agent", pa.array(ids)), tmp_path / "cars.csv")
+    names = sorted(set(ids))
+    write_table(pa.table({"agent": names, "mass": [1.0] * len(names)}), tmp_path / "agents.csv")
+    own = ["--data.path", "cars.csv", "--data.agents_path", "agents.csv", "--trainer.max_epochs", "1"]
+    done = fit(tmp_path, "mountaincar", *own, "--run_dir", "run", "--wandb", "disabled", *CHECK)
+    assert "the true dynamics is not known" in done.stdout
+    assert json.loads((tmp_path / "run/simulator.json").read_text())["agent_ids"] == names
 
 
 def test_theorem_of_an_environment_on_a_grid(finished, tmp_path, capsys):

@@ -9,13 +9,17 @@ from persim_lightning.data.datamodule import open_data
 from persim_lightning.rank_selection import (
     TAIL,
     RankSelection,
+    _one_step_loss,
     _short_fit,
+    _spectral_rank,
     choose,
     rollout_error,
     select_rank,
+    short_epochs,
     write_selection,
 )
 from persim_lightning.training.persim import PerSimModule
+from persim_lightning.types import Transitions
 
 
 def test_a_further_rank_has_to_pay():
@@ -63,6 +67,39 @@ def test_rollout_error_is_the_mean_log_over_tails(fitted_module):
         ) / simulator.state_encoder.state_std
         logs.append(0.5 * math.log(float(difference.double().square().mean())))
     assert rollout_error(model, data) == pytest.approx(math.exp(sum(logs) / len(logs)), rel=1e-4)
+
+
+def test_short_fits_take_enough_steps_but_no_more_than_the_whole_one(capsys):
+    assert short_epochs(300, 100) == 50
+    assert short_epochs(30, 100) == 15
+    assert "too few" not in capsys.readouterr().out
+    assert short_epochs(10, 100) == 10
+    assert "fits of 1000 steps: too few to trust" in capsys.readouterr().out
+
+
+def test_one_step_loss_is_the_mean_over_all_held_out_transitions(fitted_module):
+    model, data = fitted_module
+    shared = Transitions(
+        *(
+            part.expand(2, *part.shape)
+            for part in data.trajectories.transitions(data.validation_rows, data.trajectories.row_agent())
+        )
+    )
+    with torch.no_grad():
+        assert _one_step_loss(model, data) == pytest.approx(float(model.loss(shared).mean()), rel=1e-5)
+
+
+def test_the_search_starts_at_the_rank_that_explains_the_fit_up_to_its_own_error(fitted_module, monkeypatch):
+    """One member of rank 3, its factors random: three terms explain it, and an error as large as it needs but one."""
+    _, data = fitted_module
+    torch.manual_seed(0)
+    model = PerSimModule(6, 2, 1, 3, rank=3, members=1, hidden_width=8)
+    with torch.no_grad():
+        model.simulator.agent_encoder.deviation.normal_()
+    model.trainer = fitted_module[0].trainer
+    for loss, rank in ((1e-10, 3), (1.0, 1)):
+        monkeypatch.setattr("persim_lightning.rank_selection._one_step_loss", lambda *_, loss=loss: loss)
+        assert _spectral_rank(model, data) == rank
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ class LatentFactors(pl.Callback):
         figure, axes = plt.subplots(1, panels, figsize=(6 * panels, 5), layout="constrained", squeeze=False)
         for panel, axis in enumerate(axes[0]):
             colour = covariates[:, panel] if names else None
-            scatter = axis.scatter(*points.T, c=colour, s=14, cmap="viridis")
+            scatter = axis.scatter(*points.T, c=colour, s=14, cmap="viridis" if names else None)
             axis.set(
                 xlabel=f"first direction ({share[0]:.0%} of variance)",
                 ylabel=f"second direction ({share[1]:.0%})",

@@ -47,6 +47,6 @@ class LowRankCheck(pl.Callback):
             rows = zip(curve.ranks, curve.cp, curve.tucker, curve.core_consistency, curve.converged, strict=True)
             log_to_wandb(trainer, "theorem/rank_curve", wandb.Table(columns=columns, data=[list(row) for row in rows]))
         learned = self.check.learned
-        if learned is not None and learned.quadratic is not None:
-            for name, value in learned.quadratic.items():
+        if learned is not None and learned.covariates is not None:
+            for name, value in learned.covariates.quadratic.items():
                 log_to_wandb(trainer, f"theorem/recovered_r2/{name}", value)

@@ -190,6 +190,11 @@ class TrajectoryDataModule(pl.LightningDataModule):
         """Rows that start a training transition, shape (T,)."""
         return self._split[0]
 
+    @property
+    def validation_rows(self) -> Tensor:
+        """Rows that start a validation transition."""
+        return self._split[1]
+
     @cached_property
     def statistics(self) -> Statistics:
         """Normalisation constants of the training part."""
@@ -212,12 +217,11 @@ class TrajectoryDataModule(pl.LightningDataModule):
             raise ConfigurationError(f"{self.recordings.name}: no transition is left to train on (val_fraction, walls)")
         _check_divisible(self._batch_size_on(world_size), world_size)
 
-    def training_transitions(self) -> Iterator[Transitions]:
+    def training_transitions(self, device: torch.device) -> Iterator[Transitions]:
         """Every training transition once, in parts that bound the memory of what is computed from them."""
-        data, rows = self._on_device, self.train_rows
-        row_agent = data.row_agent()
-        for part in rows.split(PART_ROWS):
-            yield data.transitions(part.to(data.state.device), row_agent)
+        data, row_agent = self.trajectories, self.trajectories.row_agent()
+        for part in self.train_rows.split(PART_ROWS):
+            yield Transitions(*(value.to(device) for value in data.transitions(part, row_agent)))
 
     @property
     def batch_size(self) -> int:
@@ -256,7 +260,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     def val_dataloader(self) -> ValidationBatches | list[Transitions]:
         trainer = self.trainer
         assert trainer is not None
-        rows = self._split[1]
+        rows = self.validation_rows
         if len(rows) < trainer.world_size:
             return []
         share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)

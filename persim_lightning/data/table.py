@@ -157,8 +157,16 @@ def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[s
     for name in names:
         if not is_number(table[name].type):
             raise TableError(f"{path}: column '{name}' holds {table[name].type}, not numbers")
+    chosen = [rows[label] for label in agent_ids]
+    for name in names:
+        column = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        bad = [label for label, row in zip(agent_ids, chosen, strict=True) if not np.isfinite(column[row])]
+        if bad:
+            raise TableError(
+                f"{path}: column '{name}', agent {bad[0]}: empty, NaN or infinite (and {len(bad) - 1} other agents)"
+            )
     values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.zeros((table.num_rows, 0))
-    return names, values[[rows[label] for label in agent_ids]]
+    return names, values[chosen]
 
 
 def is_number(kind: pa.DataType) -> bool:

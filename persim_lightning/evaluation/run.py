@@ -11,7 +11,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from persim_lightning.data.card import file_sha256
 from persim_lightning.data.table import load_covariates
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.data.user_table import read_like
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.personalized import PersonalizedSimulator
@@ -31,6 +34,8 @@ class FittedRun:
         Table that it was trained on.
     agents_path : Path or None
         Table of the agents' covariates, where the run had one.
+    table_sha256 : str
+        Of the training table as it was then.
     """
 
     folder: Path
@@ -38,6 +43,7 @@ class FittedRun:
     personalized: PersonalizedSimulator
     table_path: Path
     agents_path: Path | None
+    table_sha256: str
 
     @classmethod
     def load(cls, folder: Path) -> FittedRun:
@@ -57,13 +63,26 @@ class FittedRun:
             given = yaml.safe_load(config.read_text())["data"]
             environment = None if given["env"] is None else get_environment(given["env"])
             data = json.loads(provenance.read_text())["data"]
-            table_path, agents_path = Path(data["path"]), data.get("agents_path")
+            table_path, agents_path, sha256 = Path(data["path"]), data.get("agents_path"), data["sha256"]
         except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(
                 f"{folder}: config.yaml or provenance.json is damaged ({type(error).__name__}: {error})"
             ) from error
         covariates = None if agents_path is None else Path(agents_path)
-        return cls(folder, environment, personalized, table_path, covariates)
+        return cls(folder, environment, personalized, table_path, covariates, sha256)
+
+    def trajectories(self) -> Trajectories:
+        """What the run was trained on.
+
+        Raises
+        ------
+        PersimError
+            If the table has gone or changed since.
+        """
+        trajectories = read_like(self.personalized.schema, self.table_path)
+        if file_sha256(self.table_path) != self.table_sha256:
+            raise ConfigurationError(f"{self.table_path} has changed since {self.folder} was trained on it")
+        return trajectories
 
     def real_environment(self) -> Environment:
         """The real environment.

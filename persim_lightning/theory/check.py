@@ -13,7 +13,7 @@ from torch import Tensor
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.models.personalized import PersonalizedSimulator
-from persim_lightning.theory.lowrank import compress, cp_fit, multilinear_rank, tucker_error
+from persim_lightning.theory.lowrank import Compressed, compress, cp_fit, multilinear_rank, tucker_error
 from persim_lightning.theory.observed import ObservedCurve, observed_curve, visited_cells
 from persim_lightning.theory.recovery import (
     covariate_features,
@@ -31,6 +31,8 @@ RANKS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20)
 _COORDINATE_RANKS = (1, 2, 3, 5)
 # A mode needs as many directions as leave a relative error below this.
 TOLERANCE = 1e-2
+# R² over fewer held-out agents says nothing.
+MIN_AGENTS = 20
 MODES = ("agent", "state", "action")
 
 
@@ -61,9 +63,8 @@ class RankCurve:
     tucker: list[float]
 
     @classmethod
-    def of(cls, tensor: np.ndarray, ranks: Sequence[int], inits: int = 3, iterations: int = 1000) -> RankCurve:
+    def of(cls, compressed: Compressed, ranks: Sequence[int], inits: int = 3, iterations: int = 1000) -> RankCurve:
         """Decompose a three-way tensor at several ranks."""
-        compressed = compress(tensor, 3 * max(ranks))
         fits = [cp_fit(compressed, rank, inits, iterations) for rank in ranks]
         return cls(
             spectrum=_relative(compressed.spectra),
@@ -104,8 +105,54 @@ class TruthCheck:
 
 
 @dataclass(frozen=True)
+class TruthComparison:
+    """A fitted simulator's tensor beside the true one.
+
+    Attributes
+    ----------
+    error : float
+        Relative error of the ensemble's mean (coordinates scaled).
+    coordinate_errors : dict of str to float
+    agent_angles : list of float
+        Degrees between the true tensor's leading agent directions and the learned ones, as many as the truth needs.
+    projection_error, best_projection_error : float
+        What the true tensor loses when its agents are projected onto the model's R leading directions, and onto the
+        best R ones.
+    unique : bool or None
+        Whether the first member's factors meet Kruskal's condition; CP only.
+    match : float or None
+        Congruence of the first member's factors with the true tensor's at the same rank, where both meet it.
+    """
+
+    error: float
+    coordinate_errors: dict[str, float]
+    agent_angles: list[float]
+    projection_error: float
+    best_projection_error: float
+    unique: bool | None
+    match: float | None
+
+
+@dataclass(frozen=True)
+class CovariateCheck:
+    """What agent factors tell of covariates that training never saw.
+
+    Attributes
+    ----------
+    angles : list of list of float
+        Degrees between the span of a constant and the covariates and the span of each member's factors.
+    linear, quadratic : dict of str to float or None
+        Cross-validated R² of every covariate from the factors, the mean over members; None where all agents are alike.
+    """
+
+    angles: list[list[float]]
+    linear: dict[str, float | None]
+    quadratic: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class LearnedCheck:
-    """What a fitted simulator's tensor looks like beside the true one.
+    """What a fitted simulator's tensor looks like.
 
     Attributes
     ----------
@@ -114,37 +161,16 @@ class LearnedCheck:
         Of the network: agent, state, action.
     spectrum : dict of str to list of float
         Of the ensemble's mean, without walls.
-    error : float or None
-        Relative error of the ensemble's mean on the true tensor (coordinates scaled).
-    coordinate_errors : dict of str to float, or None
-    agent_angles : list of float or None
-        Degrees between the true tensor's leading agent directions and the learned ones, as many as the truth needs.
-    projection_error, best_projection_error : float or None
-        What the true tensor loses when its agents are projected onto the model's R leading directions, and onto the
-        best R ones.
-    covariate_angles : list of list of float or None
-        Degrees between the span of a constant and the covariates and the span of each member's factors.
-    linear, quadratic : dict of str to float, or None
-        Cross-validated R² of every covariate from the factors, the mean over members.
-    unique : bool or None
-        Whether the first member meets Kruskal's condition; CP only.
-    match : float or None
-        Congruence of the first member's factors with the true tensor's at the same rank, where both meet it.
+    against_truth : TruthComparison or None
+    covariates : CovariateCheck or None
+        None where none are known, or of too few agents.
     """
 
     factorization: str
     ranks: list[int]
     spectrum: dict[str, list[float]]
-    error: float | None
-    coordinate_errors: dict[str, float] | None
-    agent_angles: list[float] | None
-    projection_error: float | None
-    best_projection_error: float | None
-    covariate_angles: list[list[float]] | None
-    linear: dict[str, float] | None
-    quadratic: dict[str, float] | None
-    unique: bool | None
-    match: float | None
+    against_truth: TruthComparison | None
+    covariates: CovariateCheck | None
 
 
 class AgentFacts(NamedTuple):
@@ -195,39 +221,56 @@ class TheoremCheck:
         }
 
 
+class TrueTensor(NamedTuple):
+    """The true tensor of a sample.
+
+    Attributes
+    ----------
+    scaled : ndarray, shape (N, S, A, D)
+        Coordinates divided by `scale`.
+    scale : ndarray, shape (D,)
+    compressed : Compressed
+        Of the tensor with coordinates within the state mode.
+    """
+
+    scaled: np.ndarray
+    scale: np.ndarray
+    compressed: Compressed
+
+    @classmethod
+    def of(cls, environment: Environment, covariates: Tensor, sample: Sample) -> TrueTensor:
+        """One step of the environment for agents with these covariates, (N, C)."""
+        tensor = true_tensor(environment, covariates, sample.states, sample.actions)
+        scale = coordinate_scales(tensor)
+        return cls(tensor / scale, scale, compress(merged(tensor / scale), 3 * max(RANKS)))
+
+
 def check_truth(
-    environment: Environment, covariates: Tensor, sample: Sample, trajectories: Trajectories
-) -> tuple[TruthCheck, np.ndarray]:
+    truth: TrueTensor, coordinate_names: Sequence[str], sample: Sample, trajectories: Trajectories
+) -> TruthCheck:
     """Decompose the true dynamics.
 
     Parameters
     ----------
-    environment : Environment
-    covariates : Tensor, shape (N, C)
-        Of the sample's agents.
+    truth : TrueTensor
+    coordinate_names : sequence of str
     sample : Sample
     trajectories : Trajectories
         They say which cells are visited.
-
-    Returns
-    -------
-    check : TruthCheck
-    tensor : ndarray, shape (N, S, A, D)
-        The true tensor, raw units.
     """
-    tensor = true_tensor(environment, covariates, sample.states, sample.actions)
-    scaled = tensor / coordinate_scales(tensor)
-    whole = RankCurve.of(merged(scaled), RANKS)
     coordinates = {
-        name: RankCurve.of(scaled[..., index], _COORDINATE_RANKS, inits=1, iterations=200)
-        for index, name in enumerate(environment.state_names)
+        name: RankCurve.of(
+            compress(merged(truth.scaled[..., index : index + 1]), 3 * max(_COORDINATE_RANKS)),
+            *(_COORDINATE_RANKS, 1, 200),
+        )
+        for index, name in enumerate(coordinate_names)
     }
-    observed = observed_curve(scaled, visited_cells(trajectories, *sample), _COORDINATE_RANKS)
-    return TruthCheck(whole, coordinates, observed), tensor
+    observed = observed_curve(truth.scaled, visited_cells(trajectories, *sample), _COORDINATE_RANKS)
+    return TruthCheck(RankCurve.of(truth.compressed, RANKS), coordinates, observed)
 
 
 def check_learned(
-    personalized: PersonalizedSimulator, sample: Sample, truth: np.ndarray | None, facts: AgentFacts | None
+    personalized: PersonalizedSimulator, sample: Sample, truth: TrueTensor | None, facts: AgentFacts | None
 ) -> tuple[LearnedCheck, np.ndarray | None]:
     """Compare a simulator's tensor and agent factors with the truth.
 
@@ -235,8 +278,8 @@ def check_learned(
     ----------
     personalized : PersonalizedSimulator
     sample : Sample
-    truth : ndarray, shape (N, S, A, D), or None
-        The sample's true tensor.
+    truth : TrueTensor or None
+        The sample's.
     facts : AgentFacts or None
         Of all agents of the population.
 
@@ -247,72 +290,76 @@ def check_learned(
     """
     simulator = personalized.simulator
     free = learned_tensor(personalized, sample.agents, sample.states, sample.actions, walls=False)
-    scale = coordinate_scales(free if truth is None else truth)
-    spectra = compress(merged(free / scale), limit=1).spectra
-    found: dict[str, Any] = {}
-    if truth is not None:
-        found |= _against_truth(personalized, sample, free / scale, truth / scale, scale)
-    recovered = None
-    if facts is not None:
+    free = free / (coordinate_scales(free) if truth is None else truth.scale)
+    covariates, recovered = None, None
+    if facts is not None and len(facts.covariates) >= MIN_AGENTS:
         factors = simulator.agent_encoder.table().detach().cpu().double().numpy()
         recovery = recover_covariates(factors, facts.covariates)
         recovered = recovery.predicted
-        span = covariate_features(facts.covariates, degree=1)
-        found |= {
-            "covariate_angles": [principal_angles(own, span).tolist() for own in factors],
-            "linear": dict(zip(facts.names, recovery.linear.mean(0).tolist(), strict=True)),
-            "quadratic": dict(zip(facts.names, recovery.quadratic.mean(0).tolist(), strict=True)),
-        }
+        span = covariate_features(facts.covariates)
+        covariates = CovariateCheck(
+            angles=[principal_angles(own, span).tolist() for own in factors],
+            linear=_by_name(facts, recovery.linear),
+            quadratic=_by_name(facts, recovery.quadratic),
+        )
     check = LearnedCheck(
         factorization=personalized.architecture["factorization"],
         ranks=list(simulator.ranks),
-        spectrum=_relative(spectra),
-        **{**_NOT_FOUND, **found},
+        spectrum=_relative(compress(merged(free), limit=1).spectra),
+        against_truth=None if truth is None else _against_truth(personalized, sample, free, truth),
+        covariates=covariates,
     )
     return check, recovered
 
 
-_NOT_FOUND: dict[str, Any] = dict.fromkeys(
-    (
-        *("error", "coordinate_errors", "agent_angles", "projection_error", "best_projection_error"),
-        *("covariate_angles", "linear", "quadratic", "unique", "match"),
-    )
-)
+def _by_name(facts: AgentFacts, scores: np.ndarray) -> dict[str, float | None]:
+    """Mean over members of (M, C), None for NaN."""
+    means = [None if np.isnan(value) else float(value) for value in scores.mean(0)]
+    return dict(zip(facts.names, means, strict=True))
 
 
 def _relative(spectra: Sequence[np.ndarray]) -> dict[str, list[float]]:
-    """Leading singular values of every mode, the largest one 1."""
-    count = 3 * max(RANKS)
-    return {mode: (own[:count] / max(own[0], 1e-300)).tolist() for mode, own in zip(MODES, spectra, strict=True)}
+    """Singular values of every mode, the largest one 1."""
+    return {mode: (own / max(own[0], 1e-300)).tolist() for mode, own in zip(MODES, spectra, strict=True)}
 
 
 def _against_truth(
-    personalized: PersonalizedSimulator, sample: Sample, free: np.ndarray, truth: np.ndarray, scale: np.ndarray
-) -> dict[str, Any]:
-    """Errors, agent directions and factor match; `free` (without walls) and `truth` are scaled."""
+    personalized: PersonalizedSimulator, sample: Sample, free: np.ndarray, truth: TrueTensor
+) -> TruthComparison:
+    """Errors, agent directions and factor match; `free` is the scaled tensor without walls."""
     rank = personalized.simulator.ranks.agent
-    predicted = learned_tensor(personalized, sample.agents, sample.states, sample.actions) / scale
-    residual, size = (np.square(values).mean((0, 1, 2)) for values in (predicted - truth, truth))
+    predicted = learned_tensor(personalized, sample.agents, sample.states, sample.actions) / truth.scale
+    residual, size = (np.square(values).mean((0, 1, 2)) for values in (predicted - truth.scaled, truth.scaled))
     coordinates = np.sqrt(residual / np.maximum(size, 1e-300)).tolist()
-    compressed = compress(merged(truth), limit=3 * rank)
-    count = min(multilinear_rank(compressed.spectra[0], TOLERANCE), rank)
-    true_directions, own_directions = leading_directions(truth, rank), leading_directions(free, rank)
-    found = {
-        "error": float(np.sqrt(residual.sum() / size.sum())),
-        "coordinate_errors": dict(zip(personalized.schema.state, coordinates, strict=True)),
-        "agent_angles": principal_angles(true_directions[:, :count], own_directions[:, :count]).tolist(),
-        "projection_error": projection_error(truth, own_directions),
-        "best_projection_error": projection_error(truth, true_directions),
-    }
+    count = min(multilinear_rank(truth.compressed.spectra[0], TOLERANCE), rank)
+    true_directions, own_directions = leading_directions(truth.scaled, rank), leading_directions(free, rank)
+    unique = None
+    match = None
     if personalized.architecture["factorization"] == "cp":
-        tensor = personalized.simulator.as_tensor(sample.agents, sample.states.float(), sample.actions)
-        first = [factor[:, :rank] for factor in tensor.factors]
-        first[1] = (first[1].reshape(-1, len(scale), rank) / scale[:, None]).reshape(-1, rank)
-        found["unique"] = is_unique(first)
-        if found["unique"]:
-            target = cp_fit(compressed, rank).cp.factors
-            found["match"] = factor_match(first, target) if is_unique(target) else None
-    return found
+        factors = _first_member(personalized, sample, truth.scale)
+        unique = is_unique(factors)
+        target = cp_fit(truth.compressed, rank).cp if unique else None
+        if target is not None and is_unique(target.factors):
+            match = factor_match(factors, target.factors)
+    return TruthComparison(
+        error=float(np.sqrt(residual.sum() / size.sum())),
+        coordinate_errors=dict(zip(personalized.schema.state, coordinates, strict=True)),
+        agent_angles=principal_angles(true_directions[:, :count], own_directions[:, :count]).tolist(),
+        projection_error=projection_error(truth.scaled, own_directions),
+        best_projection_error=projection_error(truth.scaled, true_directions),
+        unique=unique,
+        match=match,
+    )
+
+
+def _first_member(personalized: PersonalizedSimulator, sample: Sample, scale: np.ndarray) -> list[np.ndarray]:
+    """CP factors of the first member, coordinates scaled."""
+    simulator = personalized.simulator
+    rank, device = simulator.ranks.agent, simulator.delta_rms.device
+    tensor = simulator.as_tensor(sample.agents, sample.states.float().to(device), sample.actions.to(device))
+    agents, states, actions = (factor[:, :rank] for factor in tensor.factors)
+    states = (states.reshape(-1, len(scale), rank) / scale[:, None]).reshape(-1, rank)
+    return [agents, states, actions]
 
 
 def check_theorem(
@@ -333,17 +380,18 @@ def check_theorem(
         Recorded ones, of the agents that `facts` tells of: states and actions are drawn from them.
     environment : Environment or None
     facts : AgentFacts or None
-        Covariates of all agents. The true dynamics is known where both are given.
+        Covariates of all agents. The true dynamics is known where these are the environment's.
     sample : Sample, optional
         Drawn from the trajectories where not given.
     """
     sample = sample or sample_cells(trajectories)
     truth, tensor = None, None
     if environment is not None and facts is not None:
-        order = [facts.names.index(covariate.name) for covariate in environment.covariates]
-        truth, tensor = check_truth(
-            environment, torch.from_numpy(facts.covariates[:, order])[sample.agents], sample, trajectories
-        )
+        wanted = [covariate.name for covariate in environment.covariates]
+        if set(wanted) <= set(facts.names):
+            own = facts.covariates[:, [facts.names.index(covariate) for covariate in wanted]]
+            tensor = TrueTensor.of(environment, torch.from_numpy(own)[sample.agents], sample)
+            truth = check_truth(tensor, environment.state_names, sample, trajectories)
     learned, recovered = None, None
     if personalized is not None:
         learned, recovered = check_learned(personalized, sample, tensor, facts)

@@ -6,6 +6,7 @@ relative errors of 1e-3. Decompositions are TensorLy's.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -36,13 +37,14 @@ class RankFit(NamedTuple):
     error : float
         Frobenius norm of what is left, relative to the tensor's.
     errors : list of float
-        Of every initialisation.
+        Of every initialisation that did not fail.
     converged : int
         How many initialisations stopped by themselves, before the limit on iterations.
     core_consistency : float
         100 where the CP model is all that there is between the factors; far below, even negative, where the rank is too
         high (Bro and Kiers, 2003, https://doi.org/10.1002/cem.801). Low, too, where factors are not unique.
-    cp : CPTensor
+    cp : CPTensor or None
+        None where every initialisation failed.
     """
 
     rank: int
@@ -50,7 +52,7 @@ class RankFit(NamedTuple):
     errors: list[float]
     converged: int
     core_consistency: float
-    cp: CPTensor
+    cp: CPTensor | None
 
 
 class Compressed(NamedTuple):
@@ -122,13 +124,20 @@ def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 
         Limit of each.
     seed : int
     """
-    candidates, errors, converged = [], [], 0
+    candidates: list[CPTensor] = []
+    errors, converged = [], 0
     for index in range(inits):
         start = "random" if index else "svd"
-        cp, history = _descend(compressed.core, rank, start, iterations, _COARSE, seed + index)
+        try:
+            cp, history = _descend(compressed.core, rank, start, iterations, _COARSE, seed + index)
+        except np.linalg.LinAlgError:
+            # Factors have become parallel beyond what the ridge mends, as with a single agent.
+            continue
         candidates.append(cp)
         errors.append(_relative_error(compressed, cp))
         converged += len(history) < iterations
+    if not candidates:
+        return RankFit(rank, math.inf, [math.inf] * inits, 0, math.nan, None)
     best = int(np.argmin(errors))
     if errors[best] < _PROMISING:
         refined, _ = _descend(compressed.core, rank, candidates[best], iterations, _FINE, seed)

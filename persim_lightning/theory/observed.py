@@ -18,6 +18,8 @@ from persim_lightning.theory.masked import complete, observe
 class ObservedCurve:
     """Errors of masked CP decompositions of the true tensor against rank.
 
+    Without cells that are not visited there is nothing to tell: no ranks.
+
     Attributes
     ----------
     share : float
@@ -72,6 +74,8 @@ def observed_curve(tensor: np.ndarray, visited: Tensor, ranks: tuple[int, ...]) 
     visited : Tensor, shape (N, S, A), bool
     ranks : tuple of int
     """
+    if visited.all():
+        return ObservedCurve(1.0, [], [], [])
     truth = torch.from_numpy(tensor)
     agent, state, action = visited.nonzero().unbind(1)
     cells = observe(agent, state, action, truth[agent, state, action], tensor.shape[:3])

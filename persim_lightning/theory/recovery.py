@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ _FOLDS = 10
 _PENALTIES = np.logspace(-6, 3, 19)
 # Singular values below this share of the largest one do not count towards a rank.
 _DEPENDENT = 1e-3
+# Subsets of columns that are tried at most: there are 2^R.
+_MAX_SUBSETS = 20_000
 
 
 class Recovery(NamedTuple):
@@ -27,7 +30,7 @@ class Recovery(NamedTuple):
     Attributes
     ----------
     linear, quadratic : ndarray, shape (M, C)
-        R² of every ensemble member and covariate.
+        R² of every ensemble member and covariate; NaN where a covariate is constant.
     predicted : ndarray, shape (N, C)
         The quadratic map's predictions of held-out agents, mean over members.
     """
@@ -50,6 +53,7 @@ def recover_covariates(factors: np.ndarray, covariates: np.ndarray, seed: int = 
     seed : int
         Of the folds.
     """
+    constant = (covariates == covariates[0]).all(0)
     folds = KFold(min(_FOLDS, len(covariates)), shuffle=True, random_state=seed)
     scores: dict[int, list[np.ndarray]] = {1: [], 2: []}
     held_out = []
@@ -62,7 +66,7 @@ def recover_covariates(factors: np.ndarray, covariates: np.ndarray, seed: int = 
                 RidgeCV(_PENALTIES),
             )
             predicted = cross_val_predict(regression, own, covariates, cv=folds).reshape(covariates.shape)
-            values.append(r2_score(covariates, predicted, multioutput="raw_values"))
+            values.append(np.where(constant, np.nan, r2_score(covariates, predicted, multioutput="raw_values")))
             if degree == 2:
                 held_out.append(predicted)
     return Recovery(np.stack(scores[1]), np.stack(scores[2]), np.mean(held_out, axis=0))
@@ -89,27 +93,38 @@ def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.sort(np.degrees(subspace_angles(first, second)))
 
 
-def covariate_features(covariates: np.ndarray, degree: int) -> np.ndarray:
-    """Polynomials of standardised covariates, the constant included: (N, C) -> (N, features)."""
-    features: np.ndarray = PolynomialFeatures(degree).fit_transform(StandardScaler().fit_transform(covariates))
-    return features
+def covariate_features(covariates: np.ndarray) -> np.ndarray:
+    """A constant and the standardised covariates: (N, C) -> (N, 1 + C)."""
+    return np.column_stack([np.ones(len(covariates)), StandardScaler().fit_transform(covariates)])
 
 
 def kruskal_rank(matrix: np.ndarray) -> int:
-    """Largest k such that any k columns are linearly independent (numerically, columns scaled to unit length)."""
+    """Largest k such that any k columns are linearly independent (numerically, columns scaled to unit length).
+
+    A lower bound where finding it would take too many subsets.
+    """
     lengths = np.linalg.norm(matrix, axis=0)
     if (lengths == 0).any():
         return 0
     # Columns in the basis of their span: as short as can be, because there are many subsets to try.
     columns: np.ndarray = np.linalg.qr(matrix / lengths)[1]
+    if _independent(columns):
+        return columns.shape[1]
+    tried = 0
     for size in range(1, columns.shape[1] + 1):
-        if size > len(columns):
+        tried += math.comb(columns.shape[1], size)
+        if size > len(columns) or tried > _MAX_SUBSETS:
             return size - 1
         for chosen in itertools.combinations(range(columns.shape[1]), size):
-            singular = np.linalg.svd(columns[:, list(chosen)], compute_uv=False)
-            if singular[-1] <= _DEPENDENT * singular[0]:
+            if not _independent(columns[:, list(chosen)]):
                 return size - 1
     return columns.shape[1]
+
+
+def _independent(columns: np.ndarray) -> bool:
+    """Whether columns of unit length are linearly independent; then all their subsets are."""
+    singular = np.linalg.svd(columns, compute_uv=False)
+    return len(columns) >= columns.shape[1] and bool(singular[-1] > _DEPENDENT * singular[0])
 
 
 def is_unique(factors: Sequence[np.ndarray]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from persim_lightning.figures import save_figure
 from persim_lightning.files import write_json
@@ -29,18 +30,16 @@ def write_check(check: TheoremCheck, folder: Path) -> list[Path]:
 
 def draw_theorem(check: TheoremCheck, path: Path) -> Path:
     """Spectra of the modes, errors against rank, and the model's error in every coordinate."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(16, 4.6), layout="constrained")
-    _draw_spectra(check, left)
-    if check.truth is None:
-        middle.set_axis_off()
-    else:
-        _draw_curves(check.truth, check.learned, middle)
-    if check.learned is None or check.learned.coordinate_errors is None:
-        right.set_axis_off()
-    else:
-        errors = check.learned.coordinate_errors
-        right.barh(list(errors)[::-1], list(errors.values())[::-1])
-        right.set(xlabel="relative error of the model", title="one step, by coordinate")
+    compared = None if check.learned is None else check.learned.against_truth
+    panels = 1 + (check.truth is not None) + (compared is not None)
+    figure, axes = plt.subplots(1, panels, figsize=(1 + 5 * panels, 4.6), layout="constrained", squeeze=False)
+    _draw_spectra(check, axes[0, 0])
+    if check.truth is not None:
+        _draw_curves(check.truth, check.learned, axes[0, 1])
+    if compared is not None:
+        errors = compared.coordinate_errors
+        axes[0, 2].barh(list(errors)[::-1], list(errors.values())[::-1])
+        axes[0, 2].set(xlabel="relative error of the model", title="one step, by coordinate")
     figure.suptitle(check.name)
     return save_figure(figure, path)
 
@@ -73,9 +72,16 @@ def _draw_curves(truth: TruthCheck, learned: LearnedCheck | None, axes: Axes) ->
     axes.semilogy(whole.ranks, np.maximum(whole.tucker, _FLOOR), marker="s", markersize=4, label="Tucker")
     observed = truth.observed
     label = f"CP of the {observed.share:.0%} visited cells, on the others"
-    axes.semilogy(observed.ranks, observed.unseen, "--", marker="^", markersize=4, label=label)
-    if learned is not None and learned.error is not None:
-        axes.plot(learned.ranks[0], learned.error, "r*", markersize=12, label="your model")
+    if observed.ranks:
+        axes.semilogy(observed.ranks, observed.unseen, "--", marker="^", markersize=4, label=label)
+    if learned is not None and learned.against_truth is not None:
+        error = learned.against_truth.error
+        if learned.factorization == "cp":
+            axes.plot(learned.ranks[0], error, "r*", markersize=12, label="your model")
+        else:
+            ranks = " × ".join(map(str, learned.ranks))
+            axes.axhline(error, color="tab:red", linestyle=":", label=f"your model, Tucker {ranks}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="rank", ylabel="relative error", title="best decomposition of the true tensor")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -86,16 +92,17 @@ def draw_recovered(check: TheoremCheck, path: Path) -> Path:
     assert check.facts is not None
     assert check.recovered is not None
     assert check.learned is not None
-    assert check.learned.quadratic is not None
+    assert check.learned.covariates is not None
     count = len(check.facts.names)
     figure, panels = plt.subplots(1, count, figsize=(5 * count, 4.6), layout="constrained", squeeze=False)
     for index, (name, axes) in enumerate(zip(check.facts.names, panels[0], strict=True)):
+        score = check.learned.covariates.quadratic[name]
         true, told = check.facts.covariates[:, index], check.recovered[:, index]
         axes.axline((true.min(), true.min()), slope=1, color="0.7", zorder=0)
         axes.scatter(true, told, s=8, alpha=0.6)
         axes.set(
             xlabel=f"true {name}",
             ylabel="told by the agent's factor",
-            title=f"{name}: R² {check.learned.quadratic[name]:.4f}",
+            title=name if score is None else f"{name}: R² {score:.4f}",
         )
     return save_figure(figure, path)

@@ -19,7 +19,7 @@ def summary(check: TheoremCheck) -> str:
         needed = curve.needed_rank()
         if needed is None:
             parts.append(
-                f"no rank up to {curve.ranks[-1]} explains the true dynamics to {TOLERANCE:.0%}"
+                f"no decomposition found up to rank {curve.ranks[-1]} explains the true dynamics to {TOLERANCE:.0%}"
                 f" (rank {curve.ranks[-1]} leaves {curve.cp[-1]:.1%});"
             )
         else:
@@ -30,27 +30,36 @@ def summary(check: TheoremCheck) -> str:
             f" (to {TOLERANCE:.0%})."
         )
         seen = check.truth.observed
-        best = int(np.argmin(seen.unseen))
-        parts.append(
-            f"The data visit {seen.share:.1%} of the cells; decomposing these alone at rank {seen.ranks[best]} leaves"
-            f" {seen.unseen[best]:.2g} of the others."
-        )
+        told = f"The data visit {seen.share:.1%} of the cells"
+        if seen.ranks:
+            best = int(np.argmin(seen.unseen))
+            told += (
+                f"; decomposing these alone misses the others by {seen.unseen[best]:.2g}"
+                f" (relative error, best of ranks {', '.join(map(str, seen.ranks))})"
+            )
+        parts.append(f"{told}.")
+    else:
+        parts.append("the true dynamics is not known (it needs an environment, and a table of the agents' covariates).")
     if check.learned is not None:
         learned = check.learned
         ranks = str(learned.ranks[0]) if learned.factorization == "cp" else " × ".join(map(str, learned.ranks))
         own = f"Your model uses {_NAMES[learned.factorization]} rank {ranks}"
-        parts.append(own + ("." if learned.error is None else f" and differs from the truth by {learned.error:.2g}."))
-        if learned.projection_error is not None:
+        truth, covariates = learned.against_truth, learned.covariates
+        parts.append(own + ("." if truth is None else f" and differs from the truth by {truth.error:.2g}."))
+        if truth is not None:
             parts.append(
                 f"Seen through the model's {_count(learned.ranks[0], 'agent direction')}, the true agents lose"
-                f" {learned.projection_error:.2g} (the best as many directions: {learned.best_projection_error:.2g})."
+                f" {truth.projection_error:.2g} (the best as many directions: {truth.best_projection_error:.2g})."
             )
-        if learned.quadratic is not None and learned.linear is not None:
-            given = ", ".join(
-                f"{covariate} R² {value:.3f} ({learned.linear[covariate]:.3f} linear)"
-                for covariate, value in learned.quadratic.items()
+        if covariates is not None:
+            given = [
+                f"{covariate} R² {value:.3f} ({covariates.linear[covariate]:.3f} linear)"
+                for covariate, value in covariates.quadratic.items()
+                if value is not None
+            ]
+            parts.append(
+                f"Agent factors give back the covariates of held-out agents: {', '.join(given)}." if given else ""
             )
-            parts.append(f"Agent factors give back the covariates of held-out agents: {given}.")
     return " ".join(parts)
 
 

@@ -68,7 +68,7 @@ def learned_tensor(
     deltas = torch.from_numpy(dense).view(len(agents), *states.shape, len(actions)).movedim(-1, 2)
     if walls and simulator.walls.enabled:
         before = states.double()[:, None].expand_as(deltas)
-        after = simulator.walls.cpu()((before + deltas).float()).double()
+        after = simulator.walls((before + deltas).float().to(state.device)).double().cpu()
         deltas = torch.where(after == (before + deltas).float(), deltas, after - before)
     return deltas.numpy()
 

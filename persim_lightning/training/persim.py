@@ -179,7 +179,7 @@ class PerSimModule(pl.LightningModule):
 
     def finish(self) -> None:
         """Refit the agents' factors in closed form and drop the spare members."""
-        transitions = self.datamodule.training_transitions()
+        transitions = self.datamodule.training_transitions(self.simulator.delta_rms.device)
         if self.hparams["agent_factors"]:
             loss = refit_agent_factors(self.simulator, transitions)
         else:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from persim_lightning.models.rollout import rollout
 from persim_lightning.planning.actions import Discrete
 from persim_lightning.planning.mpc import MPC
 from persim_lightning.planning.objective import Objective, Peak, trajectory_values
@@ -185,3 +186,33 @@ def test_a_plan_whose_states_break_is_not_finite_whatever_the_reward(slow):
     else:
         scores = EnsembleReturns(simulator.personalize(0), alive, states, torch.zeros(1, dtype=torch.long))(plans)
     assert scores.isnan().all()
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_one_broken_plan_spoils_no_other(slow):
+    """NaN before a plan ends is worth nothing; after it ends, and in other plans, it does not count."""
+
+    class Falling:
+        members = 1
+
+        def step(self, states, actions, agents):
+            # Action 1 breaks the state, action 2 ends the episode.
+            moved = states + 1
+            moved = torch.where((actions == 2)[None, :, None], torch.full_like(moved, -5.0), moved)
+            return torch.where((actions == 1)[None, :, None], torch.full_like(moved, torch.nan), moved)
+
+    dynamics = Falling()
+    objective = Objective(
+        lambda states, actions, following: torch.ones_like(following[..., 0]), lambda s: s[..., 0] < 0
+    )
+    plans = torch.tensor([[[0] * 7, [0, 1, 0, 0, 0, 0, 0], [2, 1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 2, 1]]])
+    states = torch.zeros(1, 1)
+    if slow:
+        paths = rollout(lambda s, a: dynamics.step(s, a, None), 1, states.expand(4, -1), plans[0])
+        scores = trajectory_values(objective, paths, plans)[0]
+    else:
+        scores = EnsembleReturns(dynamics, objective, states, torch.zeros(1, dtype=torch.long))(plans)[0]
+    assert scores[0] == 7
+    assert scores[1].isnan()
+    assert scores[2] == 1
+    assert scores[3] == 6

@@ -11,11 +11,16 @@ import torch
 from persim_lightning.data.table import load_trajectories, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.envs.mountain_car import FORCE
+from persim_lightning.models.ensemble import select_members
 from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
-from persim_lightning.theory.check import AgentFacts, RankCurve, check_theorem
+from persim_lightning.theory.check import AgentFacts, RankCurve, TrueTensor, check_learned, check_theorem
+from persim_lightning.theory.lowrank import compress
 from persim_lightning.theory.report import write_check
-from persim_lightning.theory.sample import sample_cells
+from persim_lightning.theory.sample import Sample, sample_cells
 from persim_lightning.theory.summary import summary
+from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, merged
+from persim_lightning.types import Schema
+from tests.conftest import architecture_of, random_simulator
 
 AGENTS = 30
 ARCHITECTURE = {
@@ -94,15 +99,15 @@ def test_a_simulator_that_is_the_truth_passes_everywhere(trajectories, facts, tm
     assert check.truth.merged.multilinear_ranks(1e-6) == (2, 3, 2)
     assert check.truth.coordinates["velocity"].needed_rank(1e-6) == 2
     learned = check.learned
-    assert learned.error < 1e-5
-    assert max(learned.coordinate_errors.values()) < 1e-5
-    assert max(learned.agent_angles) < 0.01
-    assert learned.projection_error < 1e-5
-    assert max(map(max, learned.covariate_angles)) < 0.01
-    assert learned.linear["gravity"] > 0.9999
-    assert learned.quadratic["gravity"] > 0.9999
-    assert learned.unique is False
-    assert learned.match is None
+    assert learned.against_truth.error < 1e-5
+    assert max(learned.against_truth.coordinate_errors.values()) < 1e-5
+    assert max(learned.against_truth.agent_angles) < 0.01
+    assert learned.against_truth.projection_error < 1e-5
+    assert learned.against_truth.unique is False
+    assert learned.against_truth.match is None
+    assert max(map(max, learned.covariates.angles)) < 0.01
+    assert learned.covariates.linear["gravity"] > 0.9999
+    assert learned.covariates.quadratic["gravity"] > 0.9999
     text = summary(check)
     assert "rank 3 explains the true dynamics" in text
     assert "Your model uses CP rank 3" in text
@@ -117,19 +122,20 @@ def test_a_simulator_with_shuffled_agents_is_told_apart(trajectories, facts):
         deviation = personalized.simulator.agent_encoder.deviation
         deviation.copy_(deviation[:, torch.randperm(AGENTS, generator=torch.Generator().manual_seed(0))])
     check = check_theorem("cars", personalized, trajectories, get_environment("mountaincar"), facts)
-    assert check.learned.error > 0.05
-    assert max(check.learned.agent_angles) > 10
-    assert check.learned.quadratic["gravity"] < 0.5
+    assert check.learned.against_truth.error > 0.05
+    assert max(check.learned.against_truth.agent_angles) > 10
+    assert check.learned.covariates.quadratic["gravity"] < 0.5
 
 
 def test_without_covariates_there_is_no_truth_but_a_spectrum(trajectories, facts):
     check = check_theorem("cars", exact_simulator(facts), trajectories, get_environment("mountaincar"), None)
     assert check.truth is None
-    assert check.learned.error is None
-    assert check.learned.quadratic is None
+    assert check.learned.against_truth is None
+    assert check.learned.covariates is None
     values = np.array(check.learned.spectrum["agent"])
     assert (values > 1e-6).sum() == 2
-    assert "true dynamics" not in summary(check)
+    assert "the true dynamics is not known" in summary(check)
+    assert "explains" not in summary(check)
 
 
 def test_an_environment_alone(trajectories, facts, tmp_path):
@@ -141,10 +147,54 @@ def test_an_environment_alone(trajectories, facts, tmp_path):
 
 def test_no_rank_suffices_is_said():
     rng = np.random.default_rng(0)
-    curve = RankCurve.of(rng.normal(size=(12, 13, 14)), (1, 2, 3), inits=1)
+    curve = RankCurve.of(compress(rng.normal(size=(12, 13, 14)), 9), (1, 2, 3), inits=1)
     assert curve.needed_rank() is None
     assert len(curve.cp) == len(curve.tucker) == len(curve.converged) == 3
     assert all(math.isfinite(error) for error in curve.cp)
+
+
+def test_directions_are_counted_beyond_those_that_are_decomposed():
+    """A hundred equally strong directions: 99.99 % of the square needs all of them, however few are kept."""
+    tensor = np.zeros((100, 100, 2))
+    tensor[np.arange(100), np.arange(100), 0] = 1
+    curve = RankCurve.of(compress(tensor, 3), (1,), inits=1)
+    assert curve.multilinear_ranks() == (100, 100, 1)
+
+
+def test_factors_of_a_unique_decomposition_are_matched(monkeypatch):
+    """A truth that is the simulator's first member: its factors are found again, and others are not."""
+    monkeypatch.setattr("persim_lightning.theory.check.RANKS", (4,))
+    simulator = random_simulator("cp", None)
+    simulator, architecture = select_members(simulator, architecture_of(simulator, "cp"), torch.tensor([0]))
+    schema = Schema(("x", "y", "z"), ("a", "b"), None)
+    personalized = PersonalizedSimulator(simulator, architecture, schema, tuple(range(6)))
+    sample = Sample(torch.arange(6), torch.randn(20, 3), torch.randn(12, 2))
+    tensor = learned_tensor(personalized, *sample)
+    scale = coordinate_scales(tensor)
+    truth = TrueTensor(tensor / scale, scale, compress(merged(tensor / scale), 12))
+    check, _ = check_learned(personalized, sample, truth, None)
+    assert check.against_truth.unique is True
+    assert check.against_truth.match == pytest.approx(1, abs=1e-4)
+    other = TrueTensor(*(value[::-1].copy() for value in truth[:1]), scale, compress(merged(truth.scaled[::-1]), 12))
+    check, _ = check_learned(personalized, sample, other, None)
+    assert check.against_truth.match < 0.97
+
+
+def test_agents_whose_covariates_are_not_the_environments_leave_the_truth_unknown(trajectories, facts):
+    other = AgentFacts(("mass", "age"), np.column_stack([facts.covariates, np.full(AGENTS, 0.1)]))
+    check = check_theorem("cars", exact_simulator(facts), trajectories, get_environment("mountaincar"), other)
+    assert check.truth is None
+    assert check.learned.covariates.quadratic["mass"] > 0.9999
+    assert check.learned.covariates.quadratic["age"] is None
+    assert "age R²" not in summary(check)
+
+
+def test_a_single_agent_is_no_obstacle(trajectories, facts, tmp_path):
+    sample = sample_cells(trajectories)
+    one = sample._replace(agents=sample.agents[:1])
+    check = check_theorem("car", exact_simulator(facts), trajectories, get_environment("mountaincar"), facts, one)
+    assert check.truth.merged.multilinear_ranks()[0] == 1
+    assert [path.stat().st_size > 0 for path in write_check(check, tmp_path)] == [True] * 3
 
 
 def test_samples_hold_every_discrete_action_and_depend_on_the_seed(trajectories):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from persim_lightning.theory.covering import cover, covering_approximation
+from tests.theory.covering import cover, covering_approximation
 
 
 def latent_model(theta, state, omega):

@@ -24,6 +24,20 @@ def test_rows_visit_the_nearest_cells(tmp_path):
     assert visited_cells(trajectories, torch.tensor([1]), states, torch.arange(2)).nonzero().tolist() == [[0, 2, 1]]
 
 
+def test_continuous_actions_count_for_the_nearest_one(tmp_path):
+    columns = {"agent": [0, 0, 0], "t": [0, 1, 2], "x": [0.0, 1.0, 0.0], "force": [-0.9, 0.4, None]}
+    write_table(pa.table(columns), tmp_path / "t.parquet")
+    trajectories = load_trajectories(tmp_path / "t.parquet", Schema(("x",), ("force",), None))
+    actions = torch.tensor([[-1.0], [0.5], [1.0]])
+    visited = visited_cells(trajectories, torch.tensor([0]), torch.tensor([[0.0], [1.0]]), actions)
+    assert visited.nonzero().tolist() == [[0, 0, 0], [0, 1, 1]]
+
+
+def test_where_every_cell_is_visited_nothing_is_left_to_tell():
+    curve = observed_curve(np.ones((2, 3, 2, 1)), torch.ones(2, 3, 2, dtype=torch.bool), (1, 2))
+    assert (curve.share, curve.ranks, curve.unseen) == (1.0, [], [])
+
+
 def test_a_third_of_the_cells_tells_a_low_rank_tensor_and_too_low_a_rank_does_not():
     rng = np.random.default_rng(0)
     factors = [rng.normal(size=(size, 2)) for size in (20, 30, 4)]

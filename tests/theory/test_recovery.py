@@ -61,10 +61,23 @@ def test_projection_error_of_leading_directions_is_the_tail_of_the_spectrum(rng)
     assert projection_error(tensor, other) > expected
 
 
-def test_covariate_features_are_all_products_up_to_the_degree(rng):
-    covariates = rng.normal(size=(20, 2))
-    assert covariate_features(covariates, 1).shape == (20, 3)
-    assert covariate_features(covariates, 2).shape == (20, 6)
+def test_covariate_features_hold_the_constant(rng):
+    features = covariate_features(rng.normal(size=(20, 2)))
+    assert features.shape == (20, 3)
+    assert (features[:, 0] == 1).all()
+
+
+def test_a_constant_covariate_has_no_score(rng):
+    covariates = np.column_stack([rng.uniform(size=30), np.full(30, 0.1)])
+    recovery = recover_covariates(rng.normal(size=(2, 30, 3)), covariates)
+    assert np.isnan(recovery.quadratic[:, 1]).all()
+    assert np.isfinite(recovery.quadratic[:, 0]).all()
+
+
+def test_kruskal_rank_of_many_columns_is_found_at_once_or_bounded(rng):
+    """2^40 subsets: full rank needs none of them; otherwise a lower bound has to do."""
+    assert kruskal_rank(rng.normal(size=(60, 40))) == 40
+    assert 2 <= kruskal_rank(rng.normal(size=(60, 20)) @ rng.normal(size=(20, 40))) <= 20
 
 
 def test_kruskal_rank_counts_the_worst_subset(rng):
