@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from persim_lightning.files import write_json
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.terminal import print_table
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def measure(env: str, ranks: tuple[int, ...], root: Path, options: list[str]) ->
         )
         seconds = time.perf_counter() - start
         records = json.loads((run / "prediction.json").read_text())
-        simulator = PersonalizedSimulator.load(run).simulator
+        simulator = FittedPopulation.load(run).simulator
     own = sum(parameter.numel() for parameter in simulator.agent_encoder.parameters())
     total = sum(parameter.numel() for parameter in simulator.parameters())
     return {

@@ -18,7 +18,7 @@ from persim_lightning.envs import ENVIRONMENTS, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.report import evaluate, without_agents
 from persim_lightning.files import write_json
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.prediction_study import COMPLETION, METHODS, study, table_rows, write_study
 from persim_lightning.terminal import print_table
 from persim_lightning.training.behavior_policy import train_behavior_policy
@@ -92,7 +92,7 @@ def evaluate_command(args: list[str] | None = None) -> None:
 
 
 def _evaluate_run(given: argparse.Namespace) -> None:
-    personalized = PersonalizedSimulator.load(given.run)
+    personalized = FittedPopulation.load(given.run)
     if given.mean_agent:
         personalized = without_agents(personalized)
     records = evaluate(personalized, given.data)

@@ -18,7 +18,7 @@ from persim_lightning.evaluation.control import PlanningSettings, play_agents, r
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import check_writable, write_json
-from persim_lightning.models.personalized import WEIGHTS
+from persim_lightning.models.population import WEIGHTS
 from persim_lightning.terminal import print_table
 
 PERSIM = "PerSim + MPC"

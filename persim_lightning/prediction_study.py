@@ -20,7 +20,7 @@ from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.models.factorization import Ranks
-from persim_lightning.models.personalized import DESCRIPTION
+from persim_lightning.models.population import DESCRIPTION
 
 _OWN_OPTIONS = {
     *("--config", "--run_dir", "--ckpt_path", "--data", "--model.agent_factors"),

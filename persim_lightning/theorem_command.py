@@ -16,7 +16,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import ENVIRONMENTS, Environment, get_environment
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import check_writable
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.terminal import print_table
 from persim_lightning.theory.check import AgentFacts, check_theorem
 from persim_lightning.theory.report import write_check
@@ -99,7 +99,7 @@ def _folder(given: argparse.Namespace) -> Path:
 
 def _subject(
     given: argparse.Namespace,
-) -> tuple[Environment | None, PersonalizedSimulator | None, Trajectories, Path | None]:
+) -> tuple[Environment | None, FittedPopulation | None, Trajectories, Path | None]:
     """Environment, simulator, trajectories, table of covariates."""
     if given.run is not None:
         run = FittedRun.load(given.run)

@@ -10,7 +10,7 @@ import torch
 
 from persim_lightning.data.table import write_table
 from persim_lightning.models.factorization import Ranks
-from persim_lightning.models.personalized import build_simulator
+from persim_lightning.models.population import build_simulator
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema, WallContacts
 

@@ -1,4 +1,4 @@
-"""Agent factors in closed form: with the encoders fixed, PerSim's prediction is linear in the agent's factor."""
+"""The factors of all agents of a training set in closed form."""
 
 from __future__ import annotations
 
@@ -7,36 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from persim_lightning.adaptation.designs import agent_designs
+from persim_lightning.adaptation.posterior import population_prior
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Transitions
 
-# Variances below this share of the mean one are raised to it: a direction in which agents hardly differ.
-_VARIANCE_FLOOR = 1e-10
 _ROUNDS = 5
-
-
-@torch.no_grad()
-def agent_designs(simulator: Simulator, batch: Transitions) -> Tensor:
-    """What an agent factor is multiplied by: predictions are `designs @ factor`, in normalised units.
-
-    Parameters
-    ----------
-    simulator : Simulator
-    batch : Transitions
-        State (B, D) and action (B,)|(B, A), shared by members.
-
-    Returns
-    -------
-    Tensor, shape (M, B, D, R_agent), float64
-    """
-    members = simulator.members
-    state = simulator.state_encoder(batch.state.expand(members, *batch.state.shape))
-    action = simulator.action_encoder(batch.action.expand(members, *batch.action.shape))
-    # Coefficients are linear in the agent factor, so unit vectors give the matrix.
-    rank = simulator.ranks.agent
-    unit = torch.eye(rank, device=state.device, dtype=state.dtype)[:, None].expand(members, rank, action.shape[1], rank)
-    coefficients = simulator.factorization.coefficients(unit, action[:, None].expand(-1, rank, -1, -1))
-    return torch.einsum("mbdj,mrbj->mbdr", state.double(), coefficients.double())
 
 
 @torch.no_grad()
@@ -71,13 +47,9 @@ def refit_agent_factors(simulator: Simulator, batches: Iterable[Transitions]) ->
     factors = simulator.agent_encoder.table().double()
     for _ in range(_ROUNDS):
         noise = _mean_square_error(factors, gram, moment, square, count)
-        mean = factors.mean(1, keepdim=True)
-        centred = factors - mean
-        covariance = centred.mT @ centred / shape[1]
-        floor = _VARIANCE_FLOOR * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
-        covariance.diagonal(dim1=1, dim2=2).add_(floor[:, None])
-        precision = (torch.linalg.inv(covariance) * noise[:, None, None])[:, None]
-        factors = torch.linalg.solve(gram + precision, moment + (precision @ mean[..., None])[..., 0])
+        prior = population_prior(factors)
+        precision = (torch.linalg.inv(prior.covariance) * noise[:, None, None])[:, None]
+        factors = torch.linalg.solve(gram + precision, moment + (precision @ prior.mean[..., None])[..., 0])
     simulator.agent_encoder.deviation.copy_(factors - simulator.agent_encoder.shared)
     return _mean_square_error(factors, gram, moment, square, count)
 

@@ -79,8 +79,20 @@ def load_trajectories(path: Path, schema: Schema) -> Trajectories:
     return trajectories_from_table(read_table(path), schema, str(path))
 
 
-def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Trajectories:
-    """Validate a table in memory and turn it into tensors; `source` names it in errors."""
+def trajectories_from_table(
+    table: pa.Table, schema: Schema, source: str, clock: np.ndarray | None = None
+) -> Trajectories:
+    """Validate a table in memory and turn it into tensors.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+    schema : Schema
+    source : str
+        Names it in errors.
+    clock : ndarray, shape (R,), float64, optional
+        Every row's time, where the table's own column counts steps only.
+    """
     check = _Checker(table, schema, source)
     check.columns()
     agent_ids, agent = check.labels(schema.agent)
@@ -123,6 +135,7 @@ def trajectories_from_table(table: pa.Table, schema: Schema, source: str) -> Tra
         delta=torch.from_numpy(delta),
         terminated=torch.from_numpy(ended),
         reward=reward,
+        time=None if clock is None else torch.from_numpy(clock[order]),
     )
 
 

@@ -36,6 +36,8 @@ class Trajectories:
         Whether the trajectory really ended (it was cut otherwise).
     reward : Tensor, shape (R,), float32, or None
         Reward of the step that leaves the row, where the table has it; zero in the last row of a trajectory.
+    time : Tensor, shape (R,), float64, or None
+        Time of the row as its table tells it, dates in seconds; None where the table counts steps.
     """
 
     schema: Schema
@@ -47,6 +49,7 @@ class Trajectories:
     delta: Tensor
     terminated: Tensor
     reward: Tensor | None = None
+    time: Tensor | None = None
 
     @property
     def num_agents(self) -> int:

@@ -85,7 +85,8 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
         )
     table = _plain_types(table.select(columns.used))
     found = known.action_columns if known is not None else _action_columns(table, columns, source)
-    step, time, episode = _steps(table, columns, source)
+    clock = row_times(table[columns.time], columns.time, source)
+    step, time, episode = _steps(table, columns, source, clock)
     encoded = _encode_actions(table, found, source)
     discrete = _is_discrete(found)
     schema = known or Schema(
@@ -108,7 +109,7 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
         canonical[schema.reward] = table[columns.reward]
     if columns.terminated is not None:
         canonical[schema.terminated] = _flags(table[columns.terminated], columns.terminated, source)
-    return trajectories_from_table(pa.table(canonical), schema, source)
+    return trajectories_from_table(pa.table(canonical), schema, source, clock)
 
 
 def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: str = "actions") -> np.ndarray:
@@ -253,7 +254,9 @@ def _flags(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values == 1)])
 
 
-def _steps(table: pa.Table, columns: TableColumns, source: str) -> tuple[float | None, np.ndarray, np.ndarray | None]:
+def _steps(
+    table: pa.Table, columns: TableColumns, source: str, time: np.ndarray
+) -> tuple[float | None, np.ndarray, np.ndarray | None]:
     """Count steps.
 
     Returns
@@ -268,7 +271,6 @@ def _steps(table: pa.Table, columns: TableColumns, source: str) -> tuple[float |
     agents = table[columns.agent].combine_chunks().dictionary_encode()
     fail_at(source, columns.agent, pc.is_null(agents).to_numpy(zero_copy_only=False), "no agent id")
     agent, ids = agents.indices.to_numpy(), agents.dictionary.to_pylist()
-    time = _times(table[columns.time], columns.time, source)
     own = np.zeros(len(time), dtype=np.int64)
     if columns.episode is not None:
         episodes = table[columns.episode].combine_chunks().dictionary_encode()
@@ -308,7 +310,7 @@ def _steps(table: pa.Table, columns: TableColumns, source: str) -> tuple[float |
     return step, counted, number if several else None
 
 
-def _times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
+def row_times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     """Times as float64: numbers as they are, dates and timestamps in seconds."""
     fail_at(source, name, pc.is_null(column).to_numpy(), "no time")
     if pa.types.is_date(column.type):

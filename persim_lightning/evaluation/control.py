@@ -20,7 +20,7 @@ from torch import Tensor
 from persim_lightning.data.episodes import Episodes, play
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.planning.actions import ActionSpace, Box, Discrete
 from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.icem import ICEM
@@ -130,7 +130,7 @@ def action_space(environment: Environment) -> ActionSpace:
 
 def simulator_mpc(
     environment: Environment,
-    personalized: PersonalizedSimulator,
+    personalized: FittedPopulation,
     agents: Sequence[int | str],
     episodes: int,
     settings: PlanningSettings,
@@ -140,7 +140,7 @@ def simulator_mpc(
     Parameters
     ----------
     environment : Environment
-    personalized : PersonalizedSimulator
+    personalized : FittedPopulation
     agents : sequence of int or str
         Ids; the policy plays `episodes` episodes of the first, then as many of the second, …, together.
     episodes : int

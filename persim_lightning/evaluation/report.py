@@ -11,10 +11,10 @@ import torch
 from persim_lightning.data.user_table import read_like
 from persim_lightning.errors import PersimError
 from persim_lightning.evaluation.prediction import score_predictions
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 
 
-def without_agents(personalized: PersonalizedSimulator) -> PersonalizedSimulator:
+def without_agents(personalized: FittedPopulation) -> FittedPopulation:
     """A copy in which every agent has the population's mean factor: what is lost is what personalisation gives."""
     copied = copy.deepcopy(personalized)
     deviation = copied.simulator.agent_encoder.deviation
@@ -23,12 +23,12 @@ def without_agents(personalized: PersonalizedSimulator) -> PersonalizedSimulator
     return copied
 
 
-def evaluate(personalized: PersonalizedSimulator, path: Path) -> list[dict[str, Any]]:
+def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]:
     """Score the prediction protocol, one record per agent of the table.
 
     Parameters
     ----------
-    personalized : PersonalizedSimulator
+    personalized : FittedPopulation
     path : Path
         Test trajectories with the columns that the simulator was trained on.
 

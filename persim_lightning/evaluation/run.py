@@ -17,7 +17,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.data.user_table import read_like
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FittedRun:
     folder : Path
     environment : Environment or None
         None for a table of the user's own.
-    personalized : PersonalizedSimulator
+    personalized : FittedPopulation
     table_path : Path
         Table that it was trained on.
     agents_path : Path or None
@@ -40,7 +40,7 @@ class FittedRun:
 
     folder: Path
     environment: Environment | None
-    personalized: PersonalizedSimulator
+    personalized: FittedPopulation
     table_path: Path
     agents_path: Path | None
     table_sha256: str
@@ -54,7 +54,7 @@ class FittedRun:
         PersimError
             If it is not the folder of a finished run.
         """
-        personalized = PersonalizedSimulator.load(folder)
+        personalized = FittedPopulation.load(folder)
         config, provenance = folder / "config.yaml", folder / "provenance.json"
         for path in (config, provenance):
             if not path.is_file():

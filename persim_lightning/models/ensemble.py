@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from persim_lightning.models.personalized import build_simulator
+from persim_lightning.models.population import build_simulator
 from persim_lightning.models.simulator import Simulator
 
 
@@ -34,7 +34,8 @@ def select_members(
     chosen = {**architecture, "members": len(members)}
     smaller = build_simulator(chosen).to(simulator.delta_rms.device)
     state = simulator.state_dict()
-    # Every parameter has the members first; buffers are shared by them.
-    state |= {name: parameter[members] for name, parameter in simulator.named_parameters()}
+    # Every parameter has the members first; all buffers but the noise are shared by them.
+    own = {**dict(simulator.named_parameters()), "noise": simulator.noise}
+    state |= {name: value[members] for name, value in own.items()}
     smaller.load_state_dict(state)
     return smaller, chosen

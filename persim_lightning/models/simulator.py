@@ -43,6 +43,7 @@ class Simulator(nn.Module):
     """
 
     delta_rms: Tensor
+    noise: Tensor
     state_range: Tensor
 
     def __init__(
@@ -75,6 +76,8 @@ class Simulator(nn.Module):
         )
         self.factorization = build_factorization(factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
+        # Mean squared error of each member on the training set, in normalised units; NaN until it is known.
+        self.register_buffer("noise", torch.full((members,), torch.nan))
         self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.theory.lowrank import Compressed, compress, cp_fit, multilinear_rank, tucker_error
 from persim_lightning.theory.observed import ObservedCurve, observed_curve, visited_cells
 from persim_lightning.theory.recovery import (
@@ -270,13 +270,13 @@ def check_truth(
 
 
 def check_learned(
-    personalized: PersonalizedSimulator, sample: Sample, truth: TrueTensor | None, facts: AgentFacts | None
+    personalized: FittedPopulation, sample: Sample, truth: TrueTensor | None, facts: AgentFacts | None
 ) -> tuple[LearnedCheck, np.ndarray | None]:
     """Compare a simulator's tensor and agent factors with the truth.
 
     Parameters
     ----------
-    personalized : PersonalizedSimulator
+    personalized : FittedPopulation
     sample : Sample
     truth : TrueTensor or None
         The sample's.
@@ -324,7 +324,7 @@ def _relative(spectra: Sequence[np.ndarray]) -> dict[str, list[float]]:
 
 
 def _against_truth(
-    personalized: PersonalizedSimulator, sample: Sample, free: np.ndarray, truth: TrueTensor
+    personalized: FittedPopulation, sample: Sample, free: np.ndarray, truth: TrueTensor
 ) -> TruthComparison:
     """Errors, agent directions and factor match; `free` is the scaled tensor without walls."""
     rank = personalized.simulator.ranks.agent
@@ -352,7 +352,7 @@ def _against_truth(
     )
 
 
-def _first_member(personalized: PersonalizedSimulator, sample: Sample, scale: np.ndarray) -> list[np.ndarray]:
+def _first_member(personalized: FittedPopulation, sample: Sample, scale: np.ndarray) -> list[np.ndarray]:
     """CP factors of the first member, coordinates scaled."""
     simulator = personalized.simulator
     rank, device = simulator.ranks.agent, simulator.delta_rms.device
@@ -364,7 +364,7 @@ def _first_member(personalized: PersonalizedSimulator, sample: Sample, scale: np
 
 def check_theorem(
     name: str,
-    personalized: PersonalizedSimulator | None,
+    personalized: FittedPopulation | None,
     trajectories: Trajectories,
     environment: Environment | None,
     facts: AgentFacts | None,
@@ -375,7 +375,7 @@ def check_theorem(
     Parameters
     ----------
     name : str
-    personalized : PersonalizedSimulator or None
+    personalized : FittedPopulation or None
     trajectories : Trajectories
         Recorded ones, of the agents that `facts` tells of: states and actions are drawn from them.
     environment : Environment or None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 
 # Transitions of the truth that are computed together.
 _ROWS = 1 << 16
@@ -44,13 +44,13 @@ def true_tensor(environment: Environment, covariates: Tensor, states: Tensor, ac
 
 
 def learned_tensor(
-    personalized: PersonalizedSimulator, agents: Tensor, states: Tensor, actions: Tensor, walls: bool = True
+    personalized: FittedPopulation, agents: Tensor, states: Tensor, actions: Tensor, walls: bool = True
 ) -> np.ndarray:
     """What an ensemble predicts: the mean over members.
 
     Parameters
     ----------
-    personalized : PersonalizedSimulator
+    personalized : FittedPopulation
     agents : Tensor, shape (N,), int64
         Agent indices.
     states, actions : Tensor

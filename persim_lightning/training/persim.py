@@ -18,7 +18,7 @@ from persim_lightning.adaptation.agent_factors import refit_agent_factors
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.models.ensemble import select_members
-from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
+from persim_lightning.models.population import FittedPopulation, build_simulator
 from persim_lightning.types import Schema, Transitions
 
 
@@ -183,19 +183,21 @@ class PerSimModule(pl.LightningModule):
         if self.hparams["agent_factors"]:
             loss = refit_agent_factors(self.simulator, transitions)
         else:
-            loss = self._total_loss(transitions)
+            loss = self._mean_loss(transitions)
+        self.simulator.noise.copy_(loss)
         if self.hparams["spare_members"]:
             best = loss.argsort()[: self.hparams["members"]].sort().values
             self.simulator, self.architecture = select_members(self.simulator, self.architecture, best)
 
     @torch.no_grad()
-    def _total_loss(self, transitions: Iterable[Transitions]) -> Tensor:
-        """Every member's squared error summed over batches (B, …), shape (M,)."""
-        total = torch.zeros(self.members, device=self.device)
+    def _mean_loss(self, transitions: Iterable[Transitions]) -> Tensor:
+        """Every member's mean squared error over batches (B, …), shape (M,)."""
+        total, count = torch.zeros(self.members, device=self.device), 0
         for batch in transitions:
             shared = Transitions(*(value.expand(self.members, *value.shape) for value in batch))
             total += self.loss(shared) * batch.agent.numel()
-        return total
+            count += batch.agent.numel()
+        return total / count
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None
@@ -250,7 +252,7 @@ class PerSimModule(pl.LightningModule):
         if differing:
             raise ConfigurationError(f"the checkpoint was trained with other settings: {', '.join(differing)}")
 
-    def personalized(self) -> PersonalizedSimulator:
+    def personalized(self) -> FittedPopulation:
         """The trained simulators, as users hold and save them."""
         datamodule = self.datamodule
-        return PersonalizedSimulator(self.simulator, self.architecture, datamodule.schema, datamodule.agent_ids)
+        return FittedPopulation(self.simulator, self.architecture, datamodule.schema, datamodule.agent_ids)

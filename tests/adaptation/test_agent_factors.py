@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from persim_lightning.adaptation.agent_factors import agent_designs, refit_agent_factors
+from persim_lightning.adaptation.agent_factors import refit_agent_factors
+from persim_lightning.adaptation.designs import agent_designs
 from persim_lightning.models.ensemble import select_members
 from persim_lightning.types import Transitions
 from tests.conftest import architecture_of, random_actions, random_simulator

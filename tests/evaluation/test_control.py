@@ -12,7 +12,7 @@ from persim_lightning.envs import ENVIRONMENTS, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
-from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
+from persim_lightning.models.population import FittedPopulation, build_simulator
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.shooting import RandomShooting
 from tests.conftest import ROOT
@@ -40,7 +40,7 @@ def untrained(name):
             parameter.add_(0.3 * torch.randn_like(parameter))
         simulator.agent_encoder.deviation.mul_(4)
     simulator.delta_rms.fill_(1e-2)
-    return PersonalizedSimulator(simulator, architecture, schema, range(6))
+    return FittedPopulation(simulator, architecture, schema, range(6))
 
 
 def covariates_of(environment, count):

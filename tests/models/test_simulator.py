@@ -9,7 +9,7 @@ import torch
 
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError
 from persim_lightning.models.factorization import Ranks, build_factorization, to_dense
-from persim_lightning.models.personalized import PersonalizedSimulator
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Schema, WallContacts
 from tests.conftest import architecture_of, random_actions, random_simulator
@@ -153,7 +153,7 @@ def personalized(kind="cp", num_actions=4):
     simulator = random_simulator(kind, num_actions)
     names = ("action",) if num_actions else ("a", "b")
     schema = Schema(("x", "y", "z"), names, num_actions)
-    return PersonalizedSimulator(
+    return FittedPopulation(
         simulator, architecture_of(simulator, kind), schema, ["ann", "bob", "cy", "di", "ed", "flo"]
     )
 
@@ -163,7 +163,7 @@ def test_saved_simulator_loads_alone_and_predicts_the_same(tmp_path, kind, num_a
     original = personalized(kind, num_actions)
     original.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["simulator.json", "simulator.safetensors"]
-    loaded = PersonalizedSimulator.load(tmp_path)
+    loaded = FittedPopulation.load(tmp_path)
     state, actions = torch.randn(3), random_actions(num_actions, 6)
     assert np.array_equal(loaded.rollout("cy", state, actions), original.rollout("cy", state, actions))
     assert loaded.schema == original.schema
@@ -187,18 +187,18 @@ def test_rollout_by_id_is_that_agents(tmp_path):
 
 def test_damaged_or_missing_simulator_files(tmp_path):
     with pytest.raises(SimulatorFileError, match="no such file"):
-        PersonalizedSimulator.load(tmp_path)
+        FittedPopulation.load(tmp_path)
     personalized().save(tmp_path)
     description = tmp_path / "simulator.json"
     values = json.loads(description.read_text())
     for change in ({"format": 99}, {"architecture": {**values["architecture"], "members": 2}}, {"schema": {}}):
         description.write_text(json.dumps({**values, **change}))
         with pytest.raises(SimulatorFileError):
-            PersonalizedSimulator.load(tmp_path)
+            FittedPopulation.load(tmp_path)
     description.write_text(json.dumps(values))
     (tmp_path / "simulator.safetensors").write_bytes(b"\x00" * 40)
     with pytest.raises(SimulatorFileError, match="not a readable simulator"):
-        PersonalizedSimulator.load(tmp_path)
+        FittedPopulation.load(tmp_path)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from persim_lightning.data.table import load_trajectories, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.envs.mountain_car import FORCE
 from persim_lightning.models.ensemble import select_members
-from persim_lightning.models.personalized import PersonalizedSimulator, build_simulator
+from persim_lightning.models.population import FittedPopulation, build_simulator
 from persim_lightning.theory.check import AgentFacts, RankCurve, TrueTensor, check_learned, check_theorem
 from persim_lightning.theory.lowrank import compress
 from persim_lightning.theory.report import write_check
@@ -89,7 +89,7 @@ def exact_simulator(facts):
 
     encoder.inputs = tripled
     schema = get_environment("mountaincar").schema
-    return PersonalizedSimulator(simulator, ARCHITECTURE, schema, tuple(range(AGENTS)))
+    return FittedPopulation(simulator, ARCHITECTURE, schema, tuple(range(AGENTS)))
 
 
 def test_a_simulator_that_is_the_truth_passes_everywhere(trajectories, facts, tmp_path):
@@ -167,7 +167,7 @@ def test_factors_of_a_unique_decomposition_are_matched(monkeypatch):
     simulator = random_simulator("cp", None)
     simulator, architecture = select_members(simulator, architecture_of(simulator, "cp"), torch.tensor([0]))
     schema = Schema(("x", "y", "z"), ("a", "b"), None)
-    personalized = PersonalizedSimulator(simulator, architecture, schema, tuple(range(6)))
+    personalized = FittedPopulation(simulator, architecture, schema, tuple(range(6)))
     sample = Sample(torch.arange(6), torch.randn(20, 3), torch.randn(12, 2))
     tensor = learned_tensor(personalized, *sample)
     scale = coordinate_scales(tensor)

@@ -20,11 +20,13 @@ from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema
 
-FORMAT = 2
+FORMAT = 3
+# It did not hold the members' noise, which only adaptation needs.
+_WITHOUT_NOISE = 2
 WEIGHTS, DESCRIPTION = "simulator.safetensors", "simulator.json"
 
 
-class PersonalizedSimulator:
+class FittedPopulation:
     """Simulators of all agents of a population.
 
     Parameters
@@ -113,7 +115,7 @@ class PersonalizedSimulator:
         return weights, description
 
     @classmethod
-    def load(cls, folder: str | Path) -> PersonalizedSimulator:
+    def load(cls, folder: str | Path) -> FittedPopulation:
         """Read what :meth:`save` wrote; needs neither the configuration nor the data, and executes nothing.
 
         Raises
@@ -127,10 +129,13 @@ class PersonalizedSimulator:
                 raise SimulatorFileError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
             values = json.loads(description.read_text())
-            if values["format"] != FORMAT:
+            if values["format"] not in (_WITHOUT_NOISE, FORMAT):
                 raise SimulatorFileError(f"{description}: format {values['format']}, but this version reads {FORMAT}")
             simulator = build_simulator(values["architecture"])
-            simulator.load_state_dict(load_file(weights))
+            state = load_file(weights)
+            if values["format"] == _WITHOUT_NOISE:
+                state["noise"] = simulator.noise
+            simulator.load_state_dict(state)
             schema = Schema.from_dict(values["schema"])
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]

@@ -1,0 +1,70 @@
+"""A map from covariates to agent factors: simulators of agents of which nothing but covariates is known.
+
+(PerSim, section 6 and appendix, "unseen agents"; https://arxiv.org/abs/2102.06961.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from torch import Tensor
+
+from persim_lightning.adaptation.posterior import FactorPrior, floored
+from persim_lightning.errors import ConfigurationError
+
+_DEGREES = (1, 2, 3, 4)
+_PENALTIES = np.logspace(-8, 2, 21)
+# Polynomials of many covariates have more features than there are agents.
+_MAX_FEATURES_SHARE = 0.25
+_MIN_AGENTS = 10
+
+
+class CovariateMap:
+    """Polynomial ridge regression of every member's factors on covariates; degree and penalty by leaving agents out.
+
+    Parameters
+    ----------
+    covariates : ndarray, shape (N, C)
+        Of the fitted agents.
+    factors : Tensor, shape (M, N, R)
+
+    Raises
+    ------
+    ConfigurationError
+        If there are fewer than ten agents, or no covariate varies.
+    """
+
+    def __init__(self, covariates: np.ndarray, factors: Tensor) -> None:
+        agents = len(covariates)
+        if agents < _MIN_AGENTS:
+            raise ConfigurationError(f"a map from covariates needs at least {_MIN_AGENTS} fitted agents, not {agents}")
+        if not (covariates != covariates[:1]).any():
+            raise ConfigurationError("no covariate differs between the fitted agents")
+        self._shape = (factors.shape[0], factors.shape[2])
+        targets = factors.detach().cpu().double().movedim(0, 1).flatten(1).numpy()
+        candidates = [fitted for degree in _DEGREES if (fitted := _fit(covariates, targets, degree)) is not None]
+        self._regression, left_out = min(candidates, key=lambda found: float(found[1].sum()))
+        residual = targets - self._regression.predict(covariates)
+        # Leaving an agent out shows more of the error than the residuals do: they are scaled up to it.
+        inflation = np.sqrt(left_out / np.maximum(np.square(residual).mean(0), 1e-300))
+        scaled = torch.from_numpy(residual * inflation).view(agents, *self._shape).movedim(1, 0)
+        self._covariance = floored(scaled.mT @ scaled / agents)
+
+    def __call__(self, covariates: np.ndarray) -> FactorPrior:
+        """What covariates (K, C) tell of the factors of K agents."""
+        predicted = torch.from_numpy(self._regression.predict(covariates))
+        return FactorPrior(predicted.view(-1, *self._shape).movedim(1, 0), self._covariance)
+
+
+def _fit(covariates: np.ndarray, targets: np.ndarray, degree: int) -> tuple[Pipeline, np.ndarray] | None:
+    """A regression, and every target's mean squared error for agents that are left out; None if it is too large."""
+    polynomial = PolynomialFeatures(degree, include_bias=False)
+    features = polynomial.fit(covariates[:1]).n_output_features_
+    if degree > 1 and features > _MAX_FEATURES_SHARE * len(covariates):
+        return None
+    ridge = RidgeCV(_PENALTIES, alpha_per_target=True)
+    regression = make_pipeline(StandardScaler(), polynomial, StandardScaler(), ridge).fit(covariates, targets)
+    return regression, -ridge.best_score_
