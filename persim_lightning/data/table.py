@@ -61,7 +61,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             pq.write_table(table, temporary, compression="zstd")
 
 
-def load_trajectories(path: Path, schema: Schema) -> Trajectories:
+def load_trajectories(path: Path, schema: Schema, clock: str | None = None) -> Trajectories:
     """Read and validate a table of trajectories.
 
     Parameters
@@ -70,13 +70,20 @@ def load_trajectories(path: Path, schema: Schema) -> Trajectories:
         Parquet or CSV. Rows may come in any order.
     schema : Schema
         Columns to find. `episode`, `terminated` and `reward` are optional in the table.
+    clock : str, optional
+        A further column: every row's time, where the table's own counts steps only.
 
     Raises
     ------
     TableError
         If anything does not fit; see :class:`_Checker`.
     """
-    return trajectories_from_table(read_table(path), schema, str(path))
+    table = read_table(path)
+    if clock is None:
+        return trajectories_from_table(table, schema, str(path))
+    if clock not in table.column_names:
+        raise TableError(f"{path}: no column '{clock}'")
+    return trajectories_from_table(table.drop_columns(clock), schema, str(path), table[clock].to_numpy())
 
 
 def trajectories_from_table(
@@ -159,24 +166,30 @@ def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[s
     TableError
         If an agent is missing or a covariate is not a number.
     """
-    table = read_table(path)
-    if "agent" not in table.column_names:
-        raise TableError(f"{path}: no column 'agent'")
-    names = tuple(name for name in table.column_names if name != "agent")
-    rows = {label: row for row, label in enumerate(table["agent"].to_pylist())}
+    return covariates_from_table(read_table(path), agent_ids, str(path))
+
+
+def covariates_from_table(
+    table: pa.Table, agent_ids: Sequence[int | str], source: str, agent: str = "agent"
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """As :func:`load_covariates`, of a table in memory; `source` names it in errors, `agent` is its column of ids."""
+    if agent not in table.column_names:
+        raise TableError(f"{source}: no column '{agent}'")
+    names = tuple(name for name in table.column_names if name != agent)
+    rows = {label: row for row, label in enumerate(table[agent].to_pylist())}
     missing = [label for label in agent_ids if label not in rows]
     if missing:
-        raise TableError(f"{path}: no row for agent {missing[0]} (and {len(missing) - 1} others)")
+        raise TableError(f"{source}: no row for agent {missing[0]} (and {len(missing) - 1} others)")
     for name in names:
         if not is_number(table[name].type):
-            raise TableError(f"{path}: column '{name}' holds {table[name].type}, not numbers")
+            raise TableError(f"{source}: column '{name}' holds {table[name].type}, not numbers")
     chosen = [rows[label] for label in agent_ids]
     for name in names:
         column = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
         bad = [label for label, row in zip(agent_ids, chosen, strict=True) if not np.isfinite(column[row])]
         if bad:
             raise TableError(
-                f"{path}: column '{name}', agent {bad[0]}: empty, NaN or infinite (and {len(bad) - 1} other agents)"
+                f"{source}: column '{name}', agent {bad[0]}: empty, NaN or infinite (and {len(bad) - 1} other agents)"
             )
     values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.zeros((table.num_rows, 0))
     return names, values[chosen]

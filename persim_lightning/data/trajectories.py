@@ -12,6 +12,8 @@ from persim_lightning.errors import TableError
 from persim_lightning.types import Schema, Statistics, Transitions, WallContacts
 
 WALL_CONTACTS = 10
+# Scale of Δs that are always zero.
+_STILL = 1e-20
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,13 @@ class Trajectories:
         return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
     def statistics(self, rows: Tensor) -> Statistics:
-        """Normalisation constants from the transitions that start in `rows`; constant columns get a scale of one."""
+        """Normalisation constants from the transitions that start in `rows`.
 
-        def scale(values: Tensor) -> Tensor:
-            return torch.where(values > 0, values, 1.0).float()
+        Columns of one value get a scale of one; Δs that are always zero get one that rounds every prediction to zero.
+        """
+
+        def scale(values: Tensor, constant: float = 1.0) -> Tensor:
+            return torch.where(values > 0, values, constant).float()
 
         state = self.state[rows].double()
         action = self.action[rows].double() if self.action.ndim > 1 else state.new_zeros(len(rows), 0)
@@ -152,7 +157,7 @@ class Trajectories:
             state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
             state_low=self.state.amin(0),
             state_high=self.state.amax(0),
-            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt()),
+            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt(), _STILL),
             action_mean=action.mean(0).float(),
             action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),
         )

@@ -112,6 +112,29 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
     return trajectories_from_table(pa.table(canonical), schema, source, clock)
 
 
+def trajectories_table(trajectories: Trajectories) -> pa.Table:
+    """Trajectories as a canonical table with a further column `clock`, their rows' times."""
+    schema, lengths = trajectories.schema, trajectories.lengths
+    own = np.repeat(np.arange(trajectories.num_trajectories), lengths.numpy())
+    last = np.zeros(len(own), dtype=bool)
+    last[trajectories.offsets[1:].numpy() - 1] = True
+    ids = pa.array(list(trajectories.agent_ids))
+    columns = {
+        schema.agent: ids.take(pa.array(trajectories.row_agent().numpy())),
+        schema.time: pa.array(np.arange(len(own)) - trajectories.offsets.numpy()[own]),
+        schema.episode: pa.array(own),
+    }
+    columns |= {name: pa.array(trajectories.state[:, index].numpy()) for index, name in enumerate(schema.state)}
+    actions = trajectories.action[:, None] if schema.num_actions is not None else trajectories.action
+    columns |= {name: pa.array(actions[:, index].numpy(), mask=last) for index, name in enumerate(schema.action)}
+    if trajectories.reward is not None:
+        columns[schema.reward] = pa.array(trajectories.reward.numpy(), mask=last)
+    columns[schema.terminated] = pa.array(last & trajectories.terminated.numpy()[own])
+    if trajectories.time is not None:
+        columns["clock"] = pa.array(trajectories.time.numpy())
+    return pa.table(columns)
+
+
 def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: str = "actions") -> np.ndarray:
     """Actions given by the names of the user's columns, as the simulator takes them.
 

@@ -1,0 +1,120 @@
+"""Rewards and ends of trajectories as learned from a table: one small network each for the whole population."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_WIDTH = 64
+
+
+class Outcomes(NamedTuple):
+    """What a table tells of T transitions.
+
+    Attributes
+    ----------
+    state, following : Tensor, shape (T, D)
+    action : Tensor, shape (T,) int64 or (T, A)
+    reward : Tensor, shape (T,), or None
+    terminated : Tensor, shape (T,), bool
+        Whether the trajectory ended in `following`.
+    """
+
+    state: Tensor
+    action: Tensor
+    following: Tensor
+    reward: Tensor | None
+    terminated: Tensor
+
+
+class _Net(nn.Module):
+    """An affine map plus a small MLP of standardised inputs, (..., in) -> (...)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        self.skip = nn.Linear(features, 1)
+        self.mlp = nn.Sequential(
+            nn.Linear(features, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, 1)
+        )
+
+    def standardise(self, inputs: Tensor) -> None:
+        """Take means and standard deviations of (T, in); constant inputs get a scale of one."""
+        std = inputs.std(0, correction=0)
+        self.mean.copy_(inputs.mean(0))
+        self.std.copy_(torch.where(std > 0, std, 1.0))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scaled = (inputs - self.mean) / self.std
+        output: Tensor = (self.skip(scaled) + self.mlp(scaled))[..., 0]
+        return output
+
+
+class OutcomeModel(nn.Module):
+    """Predicts rewards from (s, a, s'), and ends from s'.
+
+    Parameters
+    ----------
+    state_dim, action_dim : int
+    num_actions : int or None
+    rewarded, ending : bool
+        Whether the table has rewards, and trajectories that end.
+    """
+
+    reward_mean: Tensor
+    reward_std: Tensor
+
+    def __init__(self, state_dim: int, action_dim: int, num_actions: int | None, rewarded: bool, ending: bool) -> None:
+        super().__init__()
+        self.num_actions = num_actions
+        actions = action_dim if num_actions is None else num_actions
+        self.reward_net = _Net(2 * state_dim + actions) if rewarded else None
+        self.end_net = _Net(state_dim) if ending else None
+        self.register_buffer("reward_mean", torch.zeros(()))
+        self.register_buffer("reward_std", torch.ones(()))
+
+    def inputs(self, states: Tensor, actions: Tensor, following: Tensor) -> Tensor:
+        """What rewards are predicted from: states, actions (one-hot where discrete) and changes of state."""
+        encoded = actions if self.num_actions is None else F.one_hot(actions, self.num_actions).to(states.dtype)
+        return torch.cat((states, encoded, following - states), dim=-1)
+
+    def set_statistics(self, outcomes: Outcomes) -> None:
+        """Take normalisation constants from a training set."""
+        if self.reward_net is not None and outcomes.reward is not None:
+            self.reward_net.standardise(self.inputs(outcomes.state, outcomes.action, outcomes.following))
+            std = outcomes.reward.std(correction=0)
+            self.reward_mean.copy_(outcomes.reward.mean())
+            self.reward_std.copy_(torch.where(std > 0, std, 1.0))
+        if self.end_net is not None:
+            self.end_net.standardise(outcomes.following)
+
+    def loss(self, outcomes: Outcomes) -> Tensor:
+        """Squared error of standardised rewards plus the log loss of ends."""
+        total = outcomes.state.new_zeros(())
+        if self.reward_net is not None and outcomes.reward is not None:
+            predicted = self.reward_net(self.inputs(outcomes.state, outcomes.action, outcomes.following))
+            total = total + (predicted - (outcomes.reward - self.reward_mean) / self.reward_std).square().mean()
+        if self.end_net is not None:
+            logit = self.end_net(outcomes.following)
+            total = total + F.binary_cross_entropy_with_logits(logit, outcomes.terminated.to(logit.dtype))
+        return total
+
+    def reward(self, states: Tensor, actions: Tensor, following: Tensor) -> Tensor:
+        """Rewards in raw units: states (..., D), actions (...)|(..., A), next states (..., D) -> (...)."""
+        assert self.reward_net is not None
+        rewards: Tensor = self.reward_net(self.inputs(states, actions, following)) * self.reward_std + self.reward_mean
+        return rewards
+
+    def terminated(self, states: Tensor) -> Tensor:
+        """Whether a trajectory more likely than not ends in a state: (..., D) -> (...) bool."""
+        if self.end_net is None:
+            return torch.zeros(states.shape[:-1], dtype=torch.bool, device=states.device)
+        ends: Tensor = self.end_net(states) > 0
+        return ends

@@ -1,0 +1,532 @@
+"""Your own agents: from a table to a simulator of every agent, what-if answers, plans, and new agents."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pytorch_lightning as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.extend import extend_population
+from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
+from persim_lightning.callbacks.finish import FinishEnsemble
+from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.data.columns import TableColumns, as_table
+from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.data.recordings import Recordings
+from persim_lightning.data.table import covariates_from_table, load_trajectories, write_table
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.data.user_table import (
+    decode_actions,
+    encode_actions,
+    read_like,
+    row_times,
+    trajectories_table,
+    user_trajectories,
+)
+from persim_lightning.errors import ConfigurationError, SimulatorFileError
+from persim_lightning.files import atomic_write
+from persim_lightning.models.outcomes import OutcomeModel
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.planning.actions import ActionSpace, Box, Discrete
+from persim_lightning.planning.icem import ICEM
+from persim_lightning.planning.objective import Objective, Reward
+from persim_lightning.planning.planner import Planner, Problem
+from persim_lightning.planning.returns import EnsembleReturns
+from persim_lightning.training.outcomes import fit_outcomes
+from persim_lightning.training.persim import PerSimModule
+from persim_lightning.types import Schema
+
+_RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
+# Optimiser steps of a fit whose epochs are not given, and the batches that they take.
+_STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
+# Where two times are one, as a share of a step.
+_SAME_TIME = 1e-3
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A predicted trajectory.
+
+    Attributes
+    ----------
+    state : tuple of str
+        Columns.
+    members : ndarray, shape (M, H+1, D)
+        Trajectory of every ensemble member; starts with the initial state.
+    actions : dict of str to list
+        The actions that were asked about, by column, H values each.
+    recorded : ndarray, shape (K+1, D), or None
+        What was recorded from the same moment on, under the recorded actions.
+    """
+
+    state: tuple[str, ...]
+    members: np.ndarray
+    actions: dict[str, list[Any]]
+    recorded: np.ndarray | None = None
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The prediction: mean over members, shape (H+1, D)."""
+        mean: np.ndarray = self.members.mean(0)
+        return mean
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation over members, shape (H+1, D): a first measure of uncertainty, and too small a one."""
+        spread: np.ndarray = self.members.std(0)
+        return spread
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Columns `step`, the states', and the actions' (None in the last row), ready for a data frame."""
+        mean = self.mean
+        columns: dict[str, list[Any]] = {"step": list(range(len(mean)))}
+        columns |= {name: mean[:, index].tolist() for index, name in enumerate(self.state)}
+        return columns | {name: [*values, None] for name, values in self.actions.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, and what should come of it.
+
+    Attributes
+    ----------
+    actions : dict of str to list
+        By column, H values each.
+    value : float
+        Sum of rewards that the ensemble expects.
+    prediction : Prediction
+    """
+
+    actions: dict[str, list[Any]]
+    value: float
+    prediction: Prediction
+
+
+class PersonalizedSimulator:
+    """A simulator of every agent of a table with one trajectory each.
+
+    Made by :meth:`fit` or :meth:`load`.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    trajectories : Trajectories
+        What it was fitted on.
+    outcomes : OutcomeModel or None
+        Rewards and ends as learned from the table.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from persim_lightning import PersonalizedSimulator
+    >>> rng = np.random.default_rng(0)
+    >>> rows = {"tank": [], "hour": [], "level": [], "inflow": []}
+    >>> for tank in range(12):  # every tank leaks at a rate of its own
+    ...     level = 1.0
+    ...     for hour in range(20):
+    ...         inflow = rng.uniform(0, 1)
+    ...         for name, value in zip(rows, (tank, hour, level, inflow)):
+    ...             rows[name].append(value)
+    ...         level += 0.1 * inflow - (0.02 + 0.01 * tank) * level
+    >>> simulator = PersonalizedSimulator.fit(
+    ...     rows, agent="tank", time="hour", state=["level"], action=["inflow"], rank=2, epochs=200, progress=False
+    ... )
+    >>> print(simulator.rollout(3, state={"level": 1.0}, actions={"inflow": [0.0, 0.0]}).mean[:, 0].round(2))
+    [1.   0.95 0.9 ]
+    """
+
+    def __init__(
+        self, population: FittedPopulation, trajectories: Trajectories, outcomes: OutcomeModel | None = None
+    ) -> None:
+        self.population, self.trajectories, self.outcomes = population, trajectories, outcomes
+
+    @property
+    def schema(self) -> Schema:
+        """Columns, and how actions are encoded."""
+        return self.population.schema
+
+    @property
+    def agents(self) -> tuple[int | str, ...]:
+        """Ids of all agents."""
+        return self.population.agent_ids
+
+    @classmethod
+    def fit(
+        cls,
+        table: Any,
+        *,
+        state: Sequence[str],
+        action: Sequence[str],
+        agent: str = "agent",
+        time: str = "t",
+        episode: str | None = None,
+        reward: str | None = None,
+        terminated: str | None = None,
+        categorical: Sequence[str] = (),
+        step: float | Literal["row"] | None = None,
+        gaps: Literal["error", "split"] = "error",
+        rank: int = 8,
+        members: int = 5,
+        hidden_width: int = 64,
+        epochs: int | None = None,
+        seed: int = 0,
+        progress: bool = True,
+        **model: Any,
+    ) -> PersonalizedSimulator:
+        """Learn a simulator of every agent of a table.
+
+        Parameters
+        ----------
+        table : path, pyarrow.Table, pandas or polars DataFrame, or dict of columns
+            One row per (agent, time); the next state of a row is the next row's state.
+        state, action, agent, time, episode, reward, terminated, categorical, step, gaps
+            What its columns mean, see :class:`~persim_lightning.data.columns.TableColumns`.
+        rank : int
+            Rank R of the factorisation: how many ways of being different agents may have.
+        members : int
+            Ensemble members M.
+        hidden_width : int
+        epochs : int, optional
+            So many as make 4,000 optimiser steps where not given.
+        seed : int
+            Same seed, same simulator.
+        progress : bool
+            Show a progress bar.
+        **model
+            Further options of :class:`~persim_lightning.training.persim.PerSimModule`, such as `angles`.
+
+        Raises
+        ------
+        PersimError
+            If the table does not fit.
+        """
+        columns = TableColumns(
+            *(list(state), list(action), agent, time, episode, reward, terminated, list(categorical), step, gaps)
+        )
+        source, name = as_table(table)
+        trajectories = user_trajectories(source, columns, name)
+        rows = len(trajectories.split_rows(0.0)[0])
+        batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))
+        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch)
+        data.check(world_size=1)
+        schema = trajectories.schema
+        with torch.random.fork_rng(devices=[]), _quiet():
+            torch.manual_seed(seed)
+            module = PerSimModule(
+                *(data.num_agents, schema.state_dim, schema.action_dim, schema.num_actions),
+                rank=rank,
+                members=members,
+                hidden_width=hidden_width,
+                **model,
+            )
+            trainer = pl.Trainer(
+                max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch)),
+                accelerator="cpu",
+                devices=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                limit_val_batches=0,
+                callbacks=[FinishEnsemble(), *([EpochProgress()] if progress else [])],
+            )
+            trainer.fit(module, datamodule=data)
+        return cls(module.personalized(), trajectories, fit_outcomes(trajectories, seed))
+
+    def rollout(
+        self, agent: int | str, state: Mapping[str, float] | Sequence[float] | np.ndarray, actions: Any
+    ) -> Prediction:
+        """What the agent would do from a state under a sequence of actions.
+
+        Parameters
+        ----------
+        agent : int or str
+            Id.
+        state : mapping of column to value, or array of shape (D,)
+        actions : mapping of column to H values, or array
+            By the table's columns; or as the simulator takes them, shape (H,) codes or (H, A) coordinates in the order
+            of `schema.action`.
+
+        Raises
+        ------
+        PersimError
+            If the agent, a column or a category is unknown, or an array has another shape.
+        """
+        encoded = self._encode(actions)
+        members = self.population.rollout(agent, self._state(state), encoded)
+        return Prediction(self.schema.state, members, decode_actions(encoded, self.schema))
+
+    def counterfactual(self, agent: int | str, t: Any, actions: Any = None, episode: int = 0) -> Prediction:
+        """What would have happened if, from a recorded moment on, the agent had been treated otherwise.
+
+        Parameters
+        ----------
+        agent : int or str
+        t : number, date or datetime
+            A time of the table.
+        actions : optional
+            As for :meth:`rollout`; the recorded ones where not given.
+        episode : int
+            Which of the agent's recorded trajectories that hold such a time, in the table's order.
+
+        Raises
+        ------
+        PersimError
+            If nothing is recorded of the agent at this time.
+        """
+        row, last = self._row(agent, t, episode)
+        recorded = self.trajectories.state[row : last + 1].numpy()
+        encoded = self.trajectories.action[row:last].numpy() if actions is None else self._encode(actions)
+        if not len(encoded):
+            raise ConfigurationError(f"agent {agent}: nothing was done after time {t}, so say which actions to try")
+        members = self.population.rollout(agent, recorded[0], encoded)
+        return Prediction(self.schema.state, members, decode_actions(encoded, self.schema), recorded)
+
+    def plan(
+        self,
+        agent: int | str,
+        state: Mapping[str, float] | Sequence[float] | np.ndarray,
+        objective: Reward | None = None,
+        horizon: int = 20,
+        planner: Planner | None = None,
+        pessimism: float = 0.0,
+        seed: int = 0,
+    ) -> Plan:
+        """The best sequence of actions on the agent's own simulator, within the range of recorded actions.
+
+        Parameters
+        ----------
+        agent : int or str
+        state : mapping of column to value, or array of shape (D,)
+        objective : callable, optional
+            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; the
+            rewards learned from the table where not given.
+        horizon : int
+            H.
+        planner : Planner, optional
+            iCEM where not given.
+        pessimism : float
+            κ of the score `mean - κ·std` over members.
+        seed : int
+
+        Raises
+        ------
+        ConfigurationError
+            If no objective is given, and the table had no rewards.
+        """
+        goal = self._objective(objective)
+        simulator = self.population.personalize(agent)
+        space, realise = self._action_space()
+        start = torch.as_tensor(self._state(state), dtype=torch.float32)[None]
+        score = EnsembleReturns(simulator, goal, start, torch.zeros(1, dtype=torch.int64), pessimism)
+        with torch.inference_mode():
+            problem = Problem(lambda plans: score(realise(plans)), space, 1, horizon)
+            decision = (planner or ICEM(plans=200, rounds=4, elites=20)).plan(
+                problem, None, torch.Generator().manual_seed(seed)
+            )
+            encoded = realise(decision.plan[:, None])[0, 0].numpy()
+        prediction = self.rollout(agent, start[0].numpy(), encoded)
+        return Plan(prediction.actions, float(decision.score[0]), prediction)
+
+    def adapt(self, rows: Any = None, covariates: Any = None, known_covariates: Any = None) -> PersonalizedSimulator:
+        """Add agents from a few rows of each, from covariates, or from both; nothing is trained.
+
+        The factor of a new agent is its posterior mean: the prior is the population, or what its covariates tell, and
+        its rows are the data.
+
+        Parameters
+        ----------
+        rows : table, optional
+            In the columns of the fitted table.
+        covariates : table, optional
+            Of the new agents: the agent column and a column for every covariate.
+        known_covariates : table, optional
+            Of the fitted agents; needed with `covariates`.
+
+        Returns
+        -------
+        PersonalizedSimulator
+            Of all agents, the new ones included.
+
+        Raises
+        ------
+        PersimError
+            If a table does not fit, or an agent is in the population already.
+        """
+        if rows is None and covariates is None:
+            raise ConfigurationError("adapt needs rows, covariates, or both")
+        seen = None if rows is None else read_like(self.schema, rows)
+        prior, ids = self._prior(seen, covariates, known_covariates)
+        posterior = FactorPosterior(self.population.simulator, prior)
+        if seen is not None:
+            place = torch.tensor([ids.index(label) for label in seen.agent_ids])
+            steps, _ = seen.split_rows(0.0)
+            batch = seen.transitions(steps, seen.row_agent())
+            posterior.update(batch._replace(agent=place[batch.agent]))
+        population = extend_population(self.population, ids, posterior.mean)
+        return PersonalizedSimulator(population, self.trajectories, self.outcomes)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write the simulators, the recorded trajectories and what was learned of rewards, without pickle."""
+        folder = Path(folder)
+        written = [*self.population.save(folder), folder / _RECORDED]
+        write_table(trajectories_table(self.trajectories), folder / _RECORDED)
+        if self.outcomes is not None:
+            with atomic_write(folder / _OUTCOMES) as temporary:
+                save_file({name: value.contiguous() for name, value in self.outcomes.state_dict().items()}, temporary)
+            written.append(folder / _OUTCOMES)
+        return written
+
+    @classmethod
+    def load(cls, folder: str | Path) -> PersonalizedSimulator:
+        """Read what :meth:`save` wrote; executes nothing.
+
+        Raises
+        ------
+        PersimError
+            If a file is missing or damaged.
+        """
+        folder = Path(folder)
+        population = FittedPopulation.load(folder)
+        schema = population.schema
+        trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
+        outcomes = None
+        if (folder / _OUTCOMES).is_file():
+            try:
+                state = load_file(folder / _OUTCOMES)
+                kinds = [any(name.startswith(part) for name in state) for part in ("reward_net", "end_net")]
+                outcomes = OutcomeModel(schema.state_dim, schema.action_dim, schema.num_actions, *kinds)
+                outcomes.load_state_dict(state)
+            except (SafetensorError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise SimulatorFileError(f"{folder / _OUTCOMES}: not readable ({reason})") from error
+            outcomes.eval().requires_grad_(False)
+        return cls(population, trajectories, outcomes)
+
+    def _encode(self, actions: Any) -> np.ndarray:
+        if isinstance(actions, Mapping):
+            return encode_actions(dict(actions), self.schema)
+        return np.asarray(actions)
+
+    def _state(self, state: Mapping[str, float] | Sequence[float] | np.ndarray) -> np.ndarray:
+        if isinstance(state, Mapping):
+            missing = [name for name in self.schema.state if name not in state]
+            if missing:
+                raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(self.schema.state)}")
+            state = [state[name] for name in self.schema.state]
+        values = np.asarray(state, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise ConfigurationError("state: every value must be a finite number")
+        return values
+
+    def _row(self, agent: int | str, t: Any, episode: int) -> tuple[int, int]:
+        """The recorded row of a moment, and the last row of its trajectory."""
+        [index] = self.population.index([agent]).tolist()
+        recorded = self.trajectories
+        if index >= recorded.num_agents:
+            raise ConfigurationError(f"agent {agent} was added by adapt: nothing is recorded of it in the fitted table")
+        assert recorded.time is not None
+        moment = float(row_times(pa.chunked_array([pa.array([t])]), "t", "counterfactual")[0])
+        nearness = _SAME_TIME * (self.schema.step or 1.0)
+        own = (recorded.row_agent() == index) & ((recorded.time - moment).abs() <= nearness)
+        rows = own.nonzero()[:, 0].tolist()
+        if not 0 <= episode < len(rows):
+            times = recorded.time[recorded.row_agent() == index]
+            raise ConfigurationError(
+                f"agent {agent}: {len(rows)} recorded moment(s) at time {t}, so there is no number {episode}; its "
+                f"times run from {float(times.min()):g} to {float(times.max()):g}"
+            )
+        row = rows[episode]
+        trajectory = int(torch.searchsorted(recorded.offsets, row, right=True)) - 1
+        return row, int(recorded.offsets[trajectory + 1]) - 1
+
+    def _objective(self, objective: Reward | None) -> Objective:
+        learned = self.outcomes
+        reward = objective
+        if reward is None and learned is not None and learned.reward_net is not None:
+            reward = learned.reward
+        if reward is None:
+            raise ConfigurationError("the table has no rewards, so say by `objective` what is to be maximised")
+        return Objective(reward, _never if learned is None else learned.terminated)
+
+    def _action_space(self) -> tuple[ActionSpace, Callable[[Tensor], Tensor]]:
+        """What a planner searches over, and the actions that its plans stand for."""
+        if self.schema.num_actions is not None:
+            return Discrete(self.schema.num_actions), lambda plans: plans
+        recorded = self.trajectories.action[self.trajectories.split_rows(0.0)[0]]
+        low, high = recorded.amin(0), recorded.amax(0)
+        blocks = [1 if column.categories is None else len(column.categories) for column in self.schema.action_columns]
+
+        def realise(plans: Tensor) -> Tensor:
+            """(..., A) in [-1, 1] -> recorded ranges; of a category's indicators the largest one counts."""
+            parts = []
+            for part, column in zip(plans.split(blocks, dim=-1), self.schema.action_columns, strict=True):
+                if column.categories is None:
+                    parts.append(part)
+                else:
+                    parts.append(torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0) * 2 - 1)
+            return low + (torch.cat(parts, dim=-1) + 1) / 2 * (high - low)
+
+        return Box(len(low)), realise
+
+    def _prior(
+        self, seen: Trajectories | None, covariates: Any, known_covariates: Any
+    ) -> tuple[FactorPrior, tuple[int | str, ...]]:
+        """What is believed of the new agents before their rows are read, and their ids."""
+        factors = self.population.simulator.agent_encoder.table().detach()
+        if covariates is None:
+            assert seen is not None
+            prior = population_prior(factors)
+            return prior._replace(mean=prior.mean.expand(-1, seen.num_agents, -1)), seen.agent_ids
+        if known_covariates is None:
+            raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
+        table, source = as_table(covariates)
+        ids = tuple(table[self.schema.agent].to_pylist()) if self.schema.agent in table.column_names else ()
+        names, values = covariates_from_table(table, ids, source, self.schema.agent)
+        absent = [] if seen is None else [label for label in seen.agent_ids if label not in ids]
+        if absent:
+            raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, of which there are rows")
+        known, known_source = as_table(known_covariates)
+        fitted = self.population.agent_ids
+        known_names, known_values = covariates_from_table(known, fitted, known_source, self.schema.agent)
+        if set(names) != set(known_names):
+            raise ConfigurationError(
+                f"covariates are {', '.join(names)}, but known_covariates {', '.join(known_names)}"
+            )
+        order = [names.index(name) for name in known_names]
+        return CovariateMap(known_values, factors)(values[:, order]), ids
+
+
+def _never(states: Tensor) -> Tensor:
+    return torch.zeros(states.shape[:-1], dtype=torch.bool, device=states.device)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's notes on hardware and loaders are not for people who fit a table."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

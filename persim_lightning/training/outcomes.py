@@ -1,0 +1,58 @@
+"""Trains the models of rewards and ends on a table."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.models.outcomes import OutcomeModel, Outcomes
+
+_STEPS, _BATCH, _RATE = 2000, 512, 5e-3
+
+
+def outcomes_of(trajectories: Trajectories, rows: Tensor) -> Outcomes:
+    """What a table tells of the transitions that start in `rows`."""
+    state = trajectories.state[rows]
+    ends = torch.zeros(len(trajectories.state), dtype=torch.bool)
+    ends[trajectories.offsets[1:] - 1] = trajectories.terminated
+    reward = None if trajectories.reward is None else trajectories.reward[rows]
+    return Outcomes(state, trajectories.action[rows], trajectories.state[rows + 1], reward, ends[rows + 1])
+
+
+def fit_outcomes(trajectories: Trajectories, seed: int) -> OutcomeModel | None:
+    """Learn what the table tells of rewards and ends, from all transitions: ends stand in the tails.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    seed : int
+
+    Returns
+    -------
+    OutcomeModel or None
+        None where the table has neither rewards nor ends.
+    """
+    rows, _ = trajectories.split_rows(0.0)
+    outcomes = outcomes_of(trajectories, rows)
+    rewarded, ending = outcomes.reward is not None, bool(outcomes.terminated.any())
+    if not (rewarded or ending):
+        return None
+    schema = trajectories.schema
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = OutcomeModel(schema.state_dim, schema.action_dim, schema.num_actions, rewarded, ending)
+    model.set_statistics(outcomes)
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = Adam(model.parameters(), lr=_RATE)
+    scheduler = OneCycleLR(optimizer, max_lr=_RATE, total_steps=_STEPS + 1)
+    for _ in range(_STEPS):
+        index = torch.randint(len(rows), (_BATCH,), generator=generator)
+        batch = Outcomes(*(None if part is None else part[index] for part in outcomes))  # type: ignore[arg-type]
+        optimizer.zero_grad()
+        model.loss(batch).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
+    return model.eval().requires_grad_(False)
