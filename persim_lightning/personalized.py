@@ -38,6 +38,7 @@ from persim_lightning.data.user_table import (
     user_trajectories,
 )
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
+from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.files import atomic_write
 from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
@@ -350,7 +351,7 @@ class PersonalizedSimulator:
 
         Parameters
         ----------
-        rows : table, optional
+        rows : table or Trajectories, optional
             In the columns of the fitted table.
         covariates : table, optional
             Of the new agents: the agent column and a column for every covariate.
@@ -369,7 +370,7 @@ class PersonalizedSimulator:
         """
         if rows is None and covariates is None:
             raise ConfigurationError("adapt needs rows, covariates, or both")
-        seen = None if rows is None else read_like(self.schema, rows)
+        seen = rows if rows is None or isinstance(rows, Trajectories) else read_like(self.schema, rows)
         prior, ids = self._prior(seen, covariates, known_covariates)
         posterior = FactorPosterior(self.population.simulator, prior)
         if seen is not None:
@@ -393,7 +394,7 @@ class PersonalizedSimulator:
 
     @classmethod
     def load(cls, folder: str | Path) -> PersonalizedSimulator:
-        """Read what :meth:`save` wrote; executes nothing.
+        """Read what :meth:`save` wrote, or the run folder of `tools/fit.py`; executes nothing.
 
         Raises
         ------
@@ -403,7 +404,10 @@ class PersonalizedSimulator:
         folder = Path(folder)
         population = FittedPopulation.load(folder)
         schema = population.schema
-        trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
+        if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
+            trajectories = FittedRun.load(folder).trajectories()
+        else:
+            trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
         outcomes = None
         if (folder / _OUTCOMES).is_file():
             try:
@@ -439,13 +443,13 @@ class PersonalizedSimulator:
         recorded = self.trajectories
         if index >= recorded.num_agents:
             raise ConfigurationError(f"agent {agent} was added by adapt: nothing is recorded of it in the fitted table")
-        assert recorded.time is not None
+        times = recorded.row_time()
         moment = float(row_times(pa.chunked_array([pa.array([t])]), "t", "counterfactual")[0])
         nearness = _SAME_TIME * (self.schema.step or 1.0)
-        own = (recorded.row_agent() == index) & ((recorded.time - moment).abs() <= nearness)
+        own = (recorded.row_agent() == index) & ((times - moment).abs() <= nearness)
         rows = own.nonzero()[:, 0].tolist()
         if not 0 <= episode < len(rows):
-            times = recorded.time[recorded.row_agent() == index]
+            times = times[recorded.row_agent() == index]
             raise ConfigurationError(
                 f"agent {agent}: {len(rows)} recorded moment(s) at time {t}, so there is no number {episode}; its "
                 f"times run from {float(times.min()):g} to {float(times.max()):g}"
@@ -469,12 +473,12 @@ class PersonalizedSimulator:
             return Discrete(self.schema.num_actions), lambda plans: plans
         recorded = self.trajectories.action[self.trajectories.split_rows(0.0)[0]]
         low, high = recorded.amin(0), recorded.amax(0)
-        blocks = [1 if column.categories is None else len(column.categories) for column in self.schema.action_columns]
+        blocks = [1 if column.categories is None else len(column.categories) for column in self.schema.actions_as_given]
 
         def realise(plans: Tensor) -> Tensor:
             """(..., A) in [-1, 1] -> recorded ranges; of a category's indicators the largest one counts."""
             parts = []
-            for part, column in zip(plans.split(blocks, dim=-1), self.schema.action_columns, strict=True):
+            for part, column in zip(plans.split(blocks, dim=-1), self.schema.actions_as_given, strict=True):
                 if column.categories is None:
                     parts.append(part)
                 else:

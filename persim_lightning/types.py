@@ -136,6 +136,14 @@ class Schema:
         """Number of action columns (1 for discrete actions)."""
         return len(self.action)
 
+    @property
+    def actions_as_given(self) -> tuple[ActionColumn, ...]:
+        """The action columns as users know them, whether or not they were encoded."""
+        if self.action_columns:
+            return self.action_columns
+        codes = None if self.num_actions is None else tuple(range(self.num_actions))
+        return tuple(ActionColumn(name, codes) for name in self.action)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

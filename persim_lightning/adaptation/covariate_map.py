@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from torch import Tensor
 
 from persim_lightning.adaptation.posterior import FactorPrior, floored
@@ -23,7 +23,9 @@ _MIN_AGENTS = 10
 
 
 class CovariateMap:
-    """Polynomial ridge regression of every member's factors on covariates; degree and penalty by leaving agents out.
+    """Polynomial ridge regression of every member's factors on covariates or, where all are positive, their logarithms.
+
+    Which of them, degree and penalty are chosen by leaving agents out.
 
     Parameters
     ----------
@@ -45,8 +47,16 @@ class CovariateMap:
             raise ConfigurationError("no covariate differs between the fitted agents")
         self._shape = (factors.shape[0], factors.shape[2])
         targets = factors.detach().cpu().double().movedim(0, 1).flatten(1).numpy()
-        candidates = [fitted for degree in _DEGREES if (fitted := _fit(covariates, targets, degree)) is not None]
+        # What enters by its reciprocal or a power is smoother in the logarithm.
+        transforms = [None, np.log] if (covariates > 0).all() else [None]
+        candidates = [
+            fitted
+            for transform in transforms
+            for degree in _DEGREES
+            if (fitted := _fit(covariates, targets, degree, transform)) is not None
+        ]
         self._regression, left_out = min(candidates, key=lambda found: float(found[1].sum()))
+        self._positive = self._regression[0].func is not None
         residual = targets - self._regression.predict(covariates)
         # Leaving an agent out shows more of the error than the residuals do: they are scaled up to it.
         inflation = np.sqrt(left_out / np.maximum(np.square(residual).mean(0), 1e-300))
@@ -54,17 +64,28 @@ class CovariateMap:
         self._covariance = floored(scaled.mT @ scaled / agents)
 
     def __call__(self, covariates: np.ndarray) -> FactorPrior:
-        """What covariates (K, C) tell of the factors of K agents."""
+        """What covariates (K, C) tell of the factors of K agents.
+
+        Raises
+        ------
+        ConfigurationError
+            If one is not positive where all of the fitted agents' were, and their logarithms told most.
+        """
+        if self._positive and (covariates <= 0).any():
+            raise ConfigurationError("covariates must be positive, as those of the fitted agents are")
         predicted = torch.from_numpy(self._regression.predict(covariates))
         return FactorPrior(predicted.view(-1, *self._shape).movedim(1, 0), self._covariance)
 
 
-def _fit(covariates: np.ndarray, targets: np.ndarray, degree: int) -> tuple[Pipeline, np.ndarray] | None:
+def _fit(
+    covariates: np.ndarray, targets: np.ndarray, degree: int, transform: np.ufunc | None
+) -> tuple[Pipeline, np.ndarray] | None:
     """A regression, and every target's mean squared error for agents that are left out; None if it is too large."""
     polynomial = PolynomialFeatures(degree, include_bias=False)
     features = polynomial.fit(covariates[:1]).n_output_features_
     if degree > 1 and features > _MAX_FEATURES_SHARE * len(covariates):
         return None
     ridge = RidgeCV(_PENALTIES, alpha_per_target=True)
-    regression = make_pipeline(StandardScaler(), polynomial, StandardScaler(), ridge).fit(covariates, targets)
+    steps = (FunctionTransformer(transform), StandardScaler(), polynomial, StandardScaler(), ridge)
+    regression = make_pipeline(*steps).fit(covariates, targets)
     return regression, -ridge.best_score_

@@ -69,7 +69,7 @@ class FactorPosterior:
         if bool(simulator.noise.isnan().any()):
             raise SimulatorFileError("the simulator was saved by an older version, without its noise: fit it again")
         self._simulator = simulator
-        self._noise = simulator.noise.double()[:, None]
+        self._noise = simulator.noise.double()[:, None]  # (M, 1, D)
         agents = prior.mean.shape[1]
         self._precision = torch.linalg.inv(prior.covariance)[:, None].repeat(1, agents, 1, 1)
         self._information = (self._precision @ prior.mean[..., None])[..., 0]
@@ -79,8 +79,9 @@ class FactorPosterior:
         """Take in transitions: agent (B,) as the prior numbers them, state (B, D), action (B,)|(B, A), delta (B, D)."""
         design = agent_designs(self._simulator, batch)
         target = (batch.delta / self._simulator.delta_rms).double()
-        gram = torch.einsum("mbdr,mbds->mbrs", design, design) / self._noise[..., None, None]
-        moment = torch.einsum("mbdr,bd->mbr", design, target) / self._noise[..., None]
+        weighted = design / self._noise[..., None]
+        gram = torch.einsum("mbdr,mbds->mbrs", weighted, design)
+        moment = torch.einsum("mbdr,bd->mbr", weighted, target)
         self._precision.index_add_(1, batch.agent, gram)
         self._information.index_add_(1, batch.agent, moment)
         return self

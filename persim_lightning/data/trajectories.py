@@ -85,6 +85,12 @@ class Trajectories:
         }
         return replace(self, **tensors)
 
+    def row_time(self) -> Tensor:
+        """Time of every row, shape (R,), float64: as the table tells it, or steps."""
+        if self.time is not None:
+            return self.time
+        return (torch.arange(len(self.state)) - torch.repeat_interleave(self.offsets[:-1], self.lengths)).double()
+
     def row_agent(self) -> Tensor:
         """Agent index of every row, shape (R,)."""
         return torch.repeat_interleave(self.agent, self.lengths)

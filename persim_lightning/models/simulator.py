@@ -76,8 +76,8 @@ class Simulator(nn.Module):
         )
         self.factorization = build_factorization(factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
-        # Mean squared error of each member on the training set, in normalised units; NaN until it is known.
-        self.register_buffer("noise", torch.full((members,), torch.nan))
+        # Mean squared error of each member and coordinate on the training set, normalised; NaN until it is known.
+        self.register_buffer("noise", torch.full((members, state_dim), torch.nan))
         self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
     @property

@@ -21,6 +21,9 @@ from persim_lightning.models.ensemble import select_members
 from persim_lightning.models.population import FittedPopulation, build_simulator
 from persim_lightning.types import Schema, Transitions
 
+# No network is more exact than single precision.
+_NOISE_FLOOR = 1e-14
+
 
 def _plain(value: Any) -> Any:
     for kind in (int, float):
@@ -136,8 +139,12 @@ class PerSimModule(pl.LightningModule):
 
     def loss(self, batch: Transitions) -> Tensor:
         """Mean squared error of normalised Δs for every member: batch (M, B, …) -> (M,)."""
+        return self._square_error(batch).mean((1, 2))
+
+    def _square_error(self, batch: Transitions) -> Tensor:
+        """Squared errors of normalised Δs: batch (M, B, …) -> (M, B, D)."""
         predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
-        return (predicted - batch.delta / self.simulator.delta_rms).square().mean((1, 2))
+        return (predicted - batch.delta / self.simulator.delta_rms).square()
 
     def training_step(self, chunk: Transitions, batch_idx: int) -> None:
         optimizer, scheduler = self.optimizers(), self.lr_schedulers()
@@ -179,23 +186,22 @@ class PerSimModule(pl.LightningModule):
 
     def finish(self) -> None:
         """Refit the agents' factors in closed form and drop the spare members."""
-        transitions = self.datamodule.training_transitions(self.simulator.delta_rms.device)
+        device = self.simulator.delta_rms.device
         if self.hparams["agent_factors"]:
-            loss = refit_agent_factors(self.simulator, transitions)
-        else:
-            loss = self._mean_loss(transitions)
-        self.simulator.noise.copy_(loss)
+            refit_agent_factors(self.simulator, self.datamodule.training_transitions(device))
+        loss = self._noise(self.datamodule.training_transitions(device))
+        self.simulator.noise.copy_(loss.clamp(min=_NOISE_FLOOR))
         if self.hparams["spare_members"]:
-            best = loss.argsort()[: self.hparams["members"]].sort().values
+            best = loss.mean(1).argsort()[: self.hparams["members"]].sort().values
             self.simulator, self.architecture = select_members(self.simulator, self.architecture, best)
 
     @torch.no_grad()
-    def _mean_loss(self, transitions: Iterable[Transitions]) -> Tensor:
-        """Every member's mean squared error over batches (B, …), shape (M,)."""
-        total, count = torch.zeros(self.members, device=self.device), 0
+    def _noise(self, transitions: Iterable[Transitions]) -> Tensor:
+        """Every member's mean squared error over batches (B, …), by coordinate, shape (M, D)."""
+        total, count = torch.zeros_like(self.simulator.noise, dtype=torch.float64), 0
         for batch in transitions:
             shared = Transitions(*(value.expand(self.members, *value.shape) for value in batch))
-            total += self.loss(shared) * batch.agent.numel()
+            total += self._square_error(shared).double().sum(1)
             count += batch.agent.numel()
         return total / count
 

@@ -18,7 +18,7 @@ KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
 
 def simulator_of(kind, num_actions):
     simulator = random_simulator(kind, num_actions)
-    simulator.noise.copy_(torch.tensor([0.1, 0.4, 0.2]))
+    simulator.noise.copy_(torch.tensor([0.1, 0.4, 0.2])[:, None] * torch.tensor([1.0, 3.0, 0.5]))
     return simulator
 
 
@@ -45,7 +45,7 @@ def test_posterior_is_that_of_the_textbook(kind, num_actions):
             own = batch.agent == agent
             design, target = designs[member, own].flatten(0, 1), targets[own].flatten()
             covariance, mean = prior.covariance[member], prior.mean[member, agent]
-            noise = float(simulator.noise[member]) * torch.eye(len(target), dtype=torch.float64)
+            noise = torch.diag(simulator.noise[member].double().repeat(int(own.sum())))
             gain = covariance @ design.T @ torch.linalg.inv(design @ covariance @ design.T + noise)
             expected = mean + gain @ (target - design @ mean)
             torch.testing.assert_close(posterior.mean[member, agent], expected, rtol=1e-5, atol=1e-6)
@@ -99,6 +99,16 @@ def test_factors_that_are_polynomials_of_covariates_are_told_and_the_rest_is_the
     assert float((prior.mean - expected).abs().amax((0, 1))[1]) < 2e-3
     spread = prior.covariance.diagonal(dim1=1, dim2=2).sqrt()
     torch.testing.assert_close(spread, torch.tensor([[0.1, 0.001]] * 2).double(), rtol=0.15, atol=0)
+
+
+def test_reciprocals_are_told_by_logarithms():
+    rng = np.random.default_rng(0)
+    length = rng.uniform(0.15, 0.85, size=(300, 1))
+    given = CovariateMap(length, torch.from_numpy(1 / length)[None])
+    unseen = np.array([[0.15], [0.4], [0.85]])
+    np.testing.assert_allclose(given(unseen).mean[0].numpy(), 1 / unseen, rtol=2e-3)
+    with pytest.raises(ConfigurationError, match="must be positive"):
+        given(np.array([[0.0]]))
 
 
 def test_a_map_needs_agents_that_differ():

@@ -1,0 +1,13 @@
+"""See `python tools/unseen.py --help`."""
+
+from persim_lightning.cli import one_line_errors
+from persim_lightning.unseen_study import unseen_command
+
+
+@one_line_errors
+def main() -> None:
+    unseen_command()
+
+
+if __name__ == "__main__":
+    main()
