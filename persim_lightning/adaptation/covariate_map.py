@@ -57,7 +57,7 @@ class CovariateMap:
         ]
         self._regression, left_out = min(candidates, key=lambda found: float(found[1].sum()))
         self._positive = self._regression[0].func is not None
-        residual = targets - self._regression.predict(covariates)
+        residual = targets - self._regression.predict(covariates).reshape(targets.shape)
         # Leaving an agent out shows more of the error than the residuals do: they are scaled up to it.
         inflation = np.sqrt(left_out / np.maximum(np.square(residual).mean(0), 1e-300))
         scaled = torch.from_numpy(residual * inflation).view(agents, *self._shape).movedim(1, 0)
