@@ -66,7 +66,7 @@ def finished(tmp_path_factory):
     return folder / "run", done
 
 
-@pytest.mark.parametrize("config", [path.stem for path in (ROOT / "conf").glob("*.yaml")])
+@pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "conf").glob("*.yaml") if path.stem != "table"))
 def test_every_yaml_runs(tmp_path, config):
     """One epoch on a small population, Tucker this time, through to the printed table."""
     options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]

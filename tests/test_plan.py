@@ -86,7 +86,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--agents", "0-9"], "agent '6': the run knows 6 agents"),
+        (["--agents", "15-25"], "agent '20': the run knows 20 agents"),
         (["--video", "film.avi"], "videos are written as .gif or .mp4"),
         (["--planner.plans", "0"], "plans"),
         (["--planner.elites", "500"], "elites 500: at most as many as plans (100)"),
