@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from persim_lightning.personalized import PersonalizedSimulator, Plan, Prediction
+    from persim_lightning.personalized import PersonalizedSimulator
+    from persim_lightning.predictions import Plan, Prediction
 
 __all__ = ["PersonalizedSimulator", "Plan", "Prediction"]
 

@@ -6,24 +6,19 @@ import contextlib
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pytorch_lightning as pl
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
-from persim_lightning.callbacks.finish import FinishEnsemble
-from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.callbacks.bare_trainer import bare_trainer
 from persim_lightning.data.columns import TableColumns, as_table
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
@@ -37,16 +32,16 @@ from persim_lightning.data.user_table import (
     trajectories_table,
     user_trajectories,
 )
-from persim_lightning.errors import ConfigurationError, SimulatorFileError
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.run import FittedRun
-from persim_lightning.files import atomic_write
-from persim_lightning.models.outcomes import OutcomeModel
+from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.planning.actions import ActionSpace, Box, Discrete
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.objective import Objective, Reward
 from persim_lightning.planning.planner import Planner, Problem
 from persim_lightning.planning.returns import EnsembleReturns
+from persim_lightning.predictions import Plan, Prediction
+from persim_lightning.table_actions import table_action_space
 from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Schema
@@ -56,65 +51,6 @@ _RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
 # Where two times are one, as a share of a step.
 _SAME_TIME = 1e-3
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A predicted trajectory.
-
-    Attributes
-    ----------
-    state : tuple of str
-        Columns.
-    members : ndarray, shape (M, H+1, D)
-        Trajectory of every ensemble member; starts with the initial state.
-    actions : dict of str to list
-        The actions that were asked about, by column, H values each.
-    recorded : ndarray, shape (K+1, D), or None
-        What was recorded from the same moment on, under the recorded actions.
-    """
-
-    state: tuple[str, ...]
-    members: np.ndarray
-    actions: dict[str, list[Any]]
-    recorded: np.ndarray | None = None
-
-    @property
-    def mean(self) -> np.ndarray:
-        """The prediction: mean over members, shape (H+1, D)."""
-        mean: np.ndarray = self.members.mean(0)
-        return mean
-
-    @property
-    def spread(self) -> np.ndarray:
-        """Standard deviation over members, shape (H+1, D): a first measure of uncertainty, and too small a one."""
-        spread: np.ndarray = self.members.std(0)
-        return spread
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Columns `step`, the states', and the actions' (None in the last row), ready for a data frame."""
-        mean = self.mean
-        columns: dict[str, list[Any]] = {"step": list(range(len(mean)))}
-        columns |= {name: mean[:, index].tolist() for index, name in enumerate(self.state)}
-        return columns | {name: [*values, None] for name, values in self.actions.items()}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do, and what should come of it.
-
-    Attributes
-    ----------
-    actions : dict of str to list
-        By column, H values each.
-    value : float
-        Sum of rewards that the ensemble expects.
-    prediction : Prediction
-    """
-
-    actions: dict[str, list[Any]]
-    value: float
-    prediction: Prediction
 
 
 class PersonalizedSimulator:
@@ -234,16 +170,8 @@ class PersonalizedSimulator:
                 hidden_width=hidden_width,
                 **model,
             )
-            trainer = pl.Trainer(
-                max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch)),
-                accelerator="cpu",
-                devices=1,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                limit_val_batches=0,
-                callbacks=[FinishEnsemble(), *([EpochProgress()] if progress else [])],
+            trainer = bare_trainer(
+                progress, accelerator="cpu", max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch))
             )
             trainer.fit(module, datamodule=data)
         return cls(module.personalized(), trajectories, fit_outcomes(trajectories, seed))
@@ -331,7 +259,7 @@ class PersonalizedSimulator:
         """
         goal = self._objective(objective)
         simulator = self.population.personalize(agent)
-        space, realise = self._action_space()
+        space, realise = table_action_space(self.trajectories)
         start = torch.as_tensor(self._state(state), dtype=torch.float32)[None]
         score = EnsembleReturns(simulator, goal, start, torch.zeros(1, dtype=torch.int64), pessimism)
         with torch.inference_mode():
@@ -387,9 +315,7 @@ class PersonalizedSimulator:
         written = [*self.population.save(folder), folder / _RECORDED]
         write_table(trajectories_table(self.trajectories), folder / _RECORDED)
         if self.outcomes is not None:
-            with atomic_write(folder / _OUTCOMES) as temporary:
-                save_file({name: value.contiguous() for name, value in self.outcomes.state_dict().items()}, temporary)
-            written.append(folder / _OUTCOMES)
+            written.append(save_outcomes(self.outcomes, folder / _OUTCOMES))
         return written
 
     @classmethod
@@ -408,17 +334,8 @@ class PersonalizedSimulator:
             trajectories = FittedRun.load(folder).trajectories()
         else:
             trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
-        outcomes = None
-        if (folder / _OUTCOMES).is_file():
-            try:
-                state = load_file(folder / _OUTCOMES)
-                kinds = [any(name.startswith(part) for name in state) for part in ("reward_net", "end_net")]
-                outcomes = OutcomeModel(schema.state_dim, schema.action_dim, schema.num_actions, *kinds)
-                outcomes.load_state_dict(state)
-            except (SafetensorError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise SimulatorFileError(f"{folder / _OUTCOMES}: not readable ({reason})") from error
-            outcomes.eval().requires_grad_(False)
+        path = folder / _OUTCOMES
+        outcomes = load_outcomes(path, schema) if path.is_file() else None
         return cls(population, trajectories, outcomes)
 
     def _encode(self, actions: Any) -> np.ndarray:
@@ -466,26 +383,6 @@ class PersonalizedSimulator:
         if reward is None:
             raise ConfigurationError("the table has no rewards, so say by `objective` what is to be maximised")
         return Objective(reward, _never if learned is None else learned.terminated)
-
-    def _action_space(self) -> tuple[ActionSpace, Callable[[Tensor], Tensor]]:
-        """What a planner searches over, and the actions that its plans stand for."""
-        if self.schema.num_actions is not None:
-            return Discrete(self.schema.num_actions), lambda plans: plans
-        recorded = self.trajectories.action[self.trajectories.split_rows(0.0)[0]]
-        low, high = recorded.amin(0), recorded.amax(0)
-        blocks = [1 if column.categories is None else len(column.categories) for column in self.schema.actions_as_given]
-
-        def realise(plans: Tensor) -> Tensor:
-            """(..., A) in [-1, 1] -> recorded ranges; of a category's indicators the largest one counts."""
-            parts = []
-            for part, column in zip(plans.split(blocks, dim=-1), self.schema.actions_as_given, strict=True):
-                if column.categories is None:
-                    parts.append(part)
-                else:
-                    parts.append(torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0) * 2 - 1)
-            return low + (torch.cat(parts, dim=-1) + 1) / 2 * (high - low)
-
-        return Box(len(low)), realise
 
     def _prior(
         self, seen: Trajectories | None, covariates: Any, known_covariates: Any

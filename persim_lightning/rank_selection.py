@@ -13,8 +13,7 @@ import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
 
-from persim_lightning.callbacks.finish import FinishEnsemble
-from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.callbacks.bare_trainer import bare_trainer
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.prediction import EpisodeWindows, predict
@@ -137,16 +136,7 @@ def _short_fit(
 ) -> PerSimModule:
     pl.seed_everything(seed, verbose=False)
     model = build(rank)
-    trainer = pl.Trainer(
-        **options,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[FinishEnsemble(), EpochProgress()],
-    )
+    trainer = bare_trainer(**options)
     trainer.fit(model, datamodule=data)
     return model
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from persim_lightning.errors import SimulatorFileError
+from persim_lightning.files import atomic_write
+from persim_lightning.types import Schema
 
 _WIDTH = 64
 
@@ -118,3 +125,28 @@ class OutcomeModel(nn.Module):
             return torch.zeros(states.shape[:-1], dtype=torch.bool, device=states.device)
         ends: Tensor = self.end_net(states) > 0
         return ends
+
+
+def save_outcomes(model: OutcomeModel, path: Path) -> Path:
+    """Write a model's weights (.safetensors), whole or not at all."""
+    with atomic_write(path) as temporary:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
+    return path
+
+
+def load_outcomes(path: Path, schema: Schema) -> OutcomeModel:
+    """Read what :func:`save_outcomes` wrote, of a table with this schema.
+
+    Raises
+    ------
+    SimulatorFileError
+        If the file is damaged, or belongs to another table.
+    """
+    try:
+        state = load_file(path)
+        kinds = [any(name.startswith(part) for name in state) for part in ("reward_net", "end_net")]
+        model = OutcomeModel(schema.state_dim, schema.action_dim, schema.num_actions, *kinds)
+        model.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise SimulatorFileError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+    return model.eval().requires_grad_(False)
