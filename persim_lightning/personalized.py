@@ -7,6 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
 from persim_lightning.adaptation.extend import extend_population
+from persim_lightning.adaptation.intervals import Calibration, sampled_rollouts, spread
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
 from persim_lightning.callbacks.bare_trainer import bare_trainer
 from persim_lightning.data.columns import TableColumns, as_table
@@ -33,6 +35,7 @@ from persim_lightning.data.user_table import (
     user_trajectories,
 )
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.prediction import EpisodeWindows, predict
 from persim_lightning.evaluation.run import FittedRun
 from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
 from persim_lightning.models.population import FittedPopulation
@@ -46,11 +49,15 @@ from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Schema
 
-_RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
+_RECORDED, _OUTCOMES, _CALIBRATION = "trajectories.parquet", "outcomes.safetensors", "calibration.json"
+# Share of every trajectory, at its tail, that intervals are calibrated on, and the steps of it that count.
+_TAIL, _HORIZON = 0.1, 50
 # Optimiser steps of a fit whose epochs are not given, and the batches that they take.
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
 # Where two times are one, as a share of a step.
 _SAME_TIME = 1e-3
+# Tails that intervals are calibrated on, at most.
+_MAX_TAILS = 1000
 
 
 class PersonalizedSimulator:
@@ -65,6 +72,8 @@ class PersonalizedSimulator:
         What it was fitted on.
     outcomes : OutcomeModel or None
         Rewards and ends as learned from the table.
+    calibration : Calibration or None
+        How wide intervals have to be.
 
     Examples
     --------
@@ -87,9 +96,14 @@ class PersonalizedSimulator:
     """
 
     def __init__(
-        self, population: FittedPopulation, trajectories: Trajectories, outcomes: OutcomeModel | None = None
+        self,
+        population: FittedPopulation,
+        trajectories: Trajectories,
+        outcomes: OutcomeModel | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
-        self.population, self.trajectories, self.outcomes = population, trajectories, outcomes
+        self.population, self.trajectories = population, trajectories
+        self.outcomes, self.calibration = outcomes, calibration
 
     @property
     def schema(self) -> Schema:
@@ -158,7 +172,7 @@ class PersonalizedSimulator:
         trajectories = user_trajectories(source, columns, name)
         rows = len(trajectories.split_rows(0.0)[0])
         batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))
-        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch)
+        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=_TAIL)
         data.check(world_size=1)
         schema = trajectories.schema
         with torch.random.fork_rng(devices=[]), _quiet():
@@ -174,10 +188,16 @@ class PersonalizedSimulator:
                 progress, accelerator="cpu", max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch))
             )
             trainer.fit(module, datamodule=data)
-        return cls(module.personalized(), trajectories, fit_outcomes(trajectories, seed))
+        fitted = cls(module.personalized(), trajectories, fit_outcomes(trajectories, seed))
+        fitted.calibration = fitted._calibrate()
+        return fitted
 
     def rollout(
-        self, agent: int | str, state: Mapping[str, float] | Sequence[float] | np.ndarray, actions: Any
+        self,
+        agent: int | str,
+        state: Mapping[str, float] | Sequence[float] | np.ndarray,
+        actions: Any,
+        level: float | None = None,
     ) -> Prediction:
         """What the agent would do from a state under a sequence of actions.
 
@@ -189,6 +209,8 @@ class PersonalizedSimulator:
         actions : mapping of column to H values, or array
             By the table's columns; or as the simulator takes them, shape (H,) codes or (H, A) coordinates in the order
             of `schema.action`.
+        level : float, optional
+            Give intervals that hold the truth with this probability, such as .9.
 
         Raises
         ------
@@ -196,10 +218,11 @@ class PersonalizedSimulator:
             If the agent, a column or a category is unknown, or an array has another shape.
         """
         encoded = self._encode(actions)
-        members = self.population.rollout(agent, self._state(state), encoded)
-        return Prediction(self.schema.state, members, decode_actions(encoded, self.schema))
+        return self._predict(agent, self._state(state), encoded, level)
 
-    def counterfactual(self, agent: int | str, t: Any, actions: Any = None, episode: int = 0) -> Prediction:
+    def counterfactual(
+        self, agent: int | str, t: Any, actions: Any = None, episode: int = 0, level: float | None = None
+    ) -> Prediction:
         """What would have happened if, from a recorded moment on, the agent had been treated otherwise.
 
         Parameters
@@ -211,6 +234,8 @@ class PersonalizedSimulator:
             As for :meth:`rollout`; the recorded ones where not given.
         episode : int
             Which of the agent's recorded trajectories that hold such a time, in the table's order.
+        level : float, optional
+            As for :meth:`rollout`.
 
         Raises
         ------
@@ -222,8 +247,7 @@ class PersonalizedSimulator:
         encoded = self.trajectories.action[row:last].numpy() if actions is None else self._encode(actions)
         if not len(encoded):
             raise ConfigurationError(f"agent {agent}: nothing was done after time {t}, so say which actions to try")
-        members = self.population.rollout(agent, recorded[0], encoded)
-        return Prediction(self.schema.state, members, decode_actions(encoded, self.schema), recorded)
+        return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
 
     def plan(
         self,
@@ -307,7 +331,8 @@ class PersonalizedSimulator:
             batch = seen.transitions(steps, seen.row_agent())
             posterior.update(batch._replace(agent=place[batch.agent]))
         population = extend_population(self.population, ids, posterior.mean)
-        return PersonalizedSimulator(population, self.trajectories, self.outcomes)
+        recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
+        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the simulators, the recorded trajectories and what was learned of rewards, without pickle."""
@@ -316,6 +341,8 @@ class PersonalizedSimulator:
         write_table(trajectories_table(self.trajectories), folder / _RECORDED)
         if self.outcomes is not None:
             written.append(save_outcomes(self.outcomes, folder / _OUTCOMES))
+        if self.calibration is not None:
+            written.append(self.calibration.save(folder / _CALIBRATION))
         return written
 
     @classmethod
@@ -336,7 +363,53 @@ class PersonalizedSimulator:
             trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
         path = folder / _OUTCOMES
         outcomes = load_outcomes(path, schema) if path.is_file() else None
-        return cls(population, trajectories, outcomes)
+        path = folder / _CALIBRATION
+        return cls(population, trajectories, outcomes, Calibration.load(path) if path.is_file() else None)
+
+    def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
+        members = self.population.rollout(agent, state, actions)
+        prediction = Prediction(self.schema.state, members, decode_actions(actions, self.schema))
+        if level is None:
+            return prediction
+        if self.calibration is None:
+            raise ConfigurationError("intervals are calibrated by PersonalizedSimulator.fit: this one was not")
+        self.calibration.check(level)
+        row = torch.as_tensor(state)[None], torch.as_tensor(actions)[None]
+        width = self.calibration.half_width(self._spread(self.population.index([agent]), *row), level)[0]
+        start = np.zeros((1, width.shape[1]), dtype=np.float32)
+        return replace(prediction, half_width=np.concatenate((start, width.float().numpy())))
+
+    def _spread(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Spread of rollouts from states (B, D) of agents (B,), given by their indices in the population: (B, H, D)."""
+        simulator = self.population.simulator
+        distinct, place = agents.unique(return_inverse=True)
+        factors = simulator.agent_encoder.table().detach()
+        prior = population_prior(factors)
+        posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(distinct), -1)))
+        # Agents that covariates alone tell of have no rows here.
+        known = {label: row for row, label in enumerate(self.trajectories.agent_ids)}
+        here = [known.get(self.population.agent_ids[agent], -1) for agent in distinct.tolist()]
+        rows = self.trajectories.of_agents(torch.tensor(here))
+        batch = self.trajectories.transitions(rows, self.trajectories.row_agent())
+        order = torch.full((self.trajectories.num_agents + 1,), -1)
+        order[torch.tensor(here)] = torch.arange(len(here))
+        posterior.update(batch._replace(agent=order[batch.agent]))
+        covariance = posterior.covariance[:, place]
+        rollouts = sampled_rollouts(self.population, factors.double()[:, agents], covariance, states, actions)
+        return spread(rollouts, simulator.delta_rms)
+
+    def _calibrate(self) -> Calibration | None:
+        """Compare rollouts of held-out tails with what happened; None where no trajectory is long enough for a tail."""
+        recorded = self.trajectories
+        windows = EpisodeWindows.cut(recorded, recorded.tail_starts(_TAIL), _HORIZON)
+        windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_TAILS])
+        if not len(windows.steps):
+            return None
+        horizon = int(windows.steps.max())
+        valid = torch.arange(horizon) < windows.steps[:, None]
+        predicted = predict(self.population.simulator, windows.agent, windows)[:, :horizon]
+        spreads = self._spread(windows.agent, windows.start, windows.action[:, :horizon])
+        return Calibration.of(predicted - windows.target[:, :horizon], spreads, valid)
 
     def _encode(self, actions: Any) -> np.ndarray:
         if isinstance(actions, Mapping):
@@ -356,10 +429,11 @@ class PersonalizedSimulator:
 
     def _row(self, agent: int | str, t: Any, episode: int) -> tuple[int, int]:
         """The recorded row of a moment, and the last row of its trajectory."""
-        [index] = self.population.index([agent]).tolist()
+        self.population.index([agent])
         recorded = self.trajectories
-        if index >= recorded.num_agents:
-            raise ConfigurationError(f"agent {agent} was added by adapt: nothing is recorded of it in the fitted table")
+        if agent not in recorded.agent_ids:
+            raise ConfigurationError(f"agent {agent}: nothing is recorded of it, covariates alone have told of it")
+        index = recorded.agent_ids.index(agent)
         times = recorded.row_time()
         moment = float(row_times(pa.chunked_array([pa.array([t])]), "t", "counterfactual")[0])
         nearness = _SAME_TIME * (self.schema.step or 1.0)

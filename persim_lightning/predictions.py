@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from persim_lightning.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -22,12 +24,15 @@ class Prediction:
         The actions that were asked about, by column, H values each.
     recorded : ndarray, shape (K+1, D), or None
         What was recorded from the same moment on, under the recorded actions.
+    half_width : ndarray, shape (H+1, D), or None
+        Of intervals around the mean, where a level was asked for; zero at the start.
     """
 
     state: tuple[str, ...]
     members: np.ndarray
     actions: dict[str, list[Any]]
     recorded: np.ndarray | None = None
+    half_width: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -41,11 +46,27 @@ class Prediction:
         spread: np.ndarray = self.members.std(0)
         return spread
 
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper ends, (H+1, D) each.
+
+        Raises
+        ------
+        ConfigurationError
+            If no level was asked for.
+        """
+        if self.half_width is None:
+            raise ConfigurationError("ask for intervals by `level`, such as level=0.9")
+        return self.mean - self.half_width, self.mean + self.half_width
+
     def to_dict(self) -> dict[str, list[Any]]:
-        """Columns `step`, the states', and the actions' (None in the last row), ready for a data frame."""
-        mean = self.mean
-        columns: dict[str, list[Any]] = {"step": list(range(len(mean)))}
-        columns |= {name: mean[:, index].tolist() for index, name in enumerate(self.state)}
+        """Columns `step`, the states' (with ` low` and ` high` ends where known), and actions' (None at the end)."""
+        columns: dict[str, list[Any]] = {"step": list(range(len(self.mean)))}
+        parts = {"": self.mean}
+        if self.half_width is not None:
+            parts |= dict(zip((" low", " high"), self.interval, strict=True))
+        for index, name in enumerate(self.state):
+            columns |= {f"{name}{end}": values[:, index].tolist() for end, values in parts.items()}
         return columns | {name: [*values, None] for name, values in self.actions.items()}
 
 

@@ -68,6 +68,28 @@ def test_every_agent_is_predicted_as_it_is(simulator):
     assert columns["drug"][:2] == ["none", "strong"]
 
 
+def test_intervals_hold_the_truth_as_often_as_they_say(simulator):
+    """Other courses of the same patients, the last five steps: where the calibrated tails lay."""
+    table = patients(30, 60, seed=9)
+    inside = []
+    for agent in range(30):
+        rows = slice(60 * agent + 54, 60 * agent + 60)
+        level, acts = table["level"][rows], {name: table[name][rows][:-1] for name in ("dose", "drug")}
+        asked = simulator.rollout(f"p{agent}", [level[0], 7.0], acts, level=0.9)
+        low, high = asked.interval
+        inside.append((low[1:, 0] <= level[1:]) & (level[1:] <= high[1:, 0]))
+        assert asked.half_width[-1, 0] < 0.1
+    assert 0.8 <= np.mean(inside) <= 0.98
+    assert {"level low", "level high"} <= set(asked.to_dict())
+    np.testing.assert_array_equal(asked.half_width[:, 1], 0)
+    narrow = simulator.rollout("p29", [level[0], 7.0], acts, level=0.5)
+    assert (narrow.half_width[1:, 0] < asked.half_width[1:, 0]).all()
+    with pytest.raises(ConfigurationError, match=r"level 0\.99: intervals are calibrated from 0\.5 to 0\.95"):
+        simulator.rollout("p29", [1.0, 7.0], acts, level=0.99)
+    with pytest.raises(ConfigurationError, match="ask for intervals by `level`"):
+        _ = simulator.rollout("p29", [1.0, 7.0], acts).interval
+
+
 def test_counterfactuals_start_at_a_recorded_moment(simulator):
     table = patients(30, 60)
     day = datetime.date(2024, 3, 21)
@@ -117,8 +139,7 @@ def test_a_new_agent_from_a_few_rows(simulator):
     np.testing.assert_array_equal(larger.rollout("p3", [1, 7], asked).mean, simulator.rollout("p3", [1, 7], asked).mean)
     with pytest.raises(ConfigurationError, match="'p3' is in the population already"):
         simulator.adapt(patients(1, 5, first=3))
-    with pytest.raises(ConfigurationError, match="p30 was added by adapt"):
-        larger.counterfactual("p30", datetime.date(2025, 5, 6))
+    assert larger.counterfactual("p30", datetime.date(2025, 5, 6)).recorded.shape == (20, 2)
 
 
 def test_a_new_agent_from_covariates_and_from_both(simulator):
@@ -133,6 +154,11 @@ def test_a_new_agent_from_covariates_and_from_both(simulator):
     rows = {**patients(1, 6, first=28, seed=3), "patient": ["y"] * 6}
     both = simulator.adapt(rows, covariates=new, known_covariates=known)
     assert both.agents[-2:] == ("x", "y")
+    with pytest.raises(ConfigurationError, match="agent x: nothing is recorded of it"):
+        both.counterfactual("x", datetime.date(2024, 3, 2))
+    # An agent that only covariates tell of is less certain than one with rows.
+    x, y = (both.rollout(label, [1.2, 7.0], asked, level=0.9).half_width[-1, 0] for label in "xy")
+    assert x > y
     np.testing.assert_allclose(
         both.rollout("x", [1.2, 7.0], asked).mean, told.rollout("x", [1.2, 7.0], asked).mean, atol=1e-5
     )
@@ -156,7 +182,7 @@ def test_saved_is_what_is_loaded(simulator, tmp_path):
     written = simulator.save(tmp_path / "model")
     loaded = PersonalizedSimulator.load(tmp_path / "model")
     assert [path.name for path in written] == [
-        *("simulator.safetensors", "simulator.json", "trajectories.parquet", "outcomes.safetensors")
+        *("simulator.safetensors", "simulator.json", "trajectories.parquet", "outcomes.safetensors", "calibration.json")
     ]
     assert (loaded.schema, loaded.agents) == (simulator.schema, simulator.agents)
     day = datetime.date(2024, 3, 21)
@@ -167,6 +193,10 @@ def test_saved_is_what_is_loaded(simulator, tmp_path):
     ):
         np.testing.assert_array_equal(one.members, other.members)
         assert one.actions == other.actions
+    one, other = (
+        told.rollout("p5", [1.0, 7.0], {"dose": [0.1], "drug": ["weak"]}, level=0.9) for told in (simulator, loaded)
+    )
+    np.testing.assert_array_equal(one.half_width, other.half_width)
     (tmp_path / "model/outcomes.safetensors").write_bytes(b"junk")
     with pytest.raises(SimulatorFileError, match=r"outcomes\.safetensors: not readable"):
         PersonalizedSimulator.load(tmp_path / "model")

@@ -35,7 +35,9 @@ def extend_population(
         raise ConfigurationError(f"agent {known[0]!r} is in the population already")
     before = population.simulator
     architecture = {**population.architecture, "num_agents": before.num_agents + len(agent_ids)}
-    simulator = build_simulator(architecture).to(before.delta_rms.device)
+    # Initial weights are drawn, and then replaced: nobody else's random numbers should depend on that.
+    with torch.random.fork_rng(devices=[]):
+        simulator = build_simulator(architecture).to(before.delta_rms.device)
     state = before.state_dict()
     deviation = factors.to(before.delta_rms) - before.agent_encoder.shared
     state["agent_encoder.deviation"] = torch.cat((before.agent_encoder.deviation, deviation), dim=1)

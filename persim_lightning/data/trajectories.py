@@ -24,7 +24,7 @@ class Trajectories:
     ----------
     schema : Schema
     agent_ids : tuple of int or str
-        Id of every agent, sorted; position = agent index.
+        Id of every agent; position = agent index.
     agent : Tensor, shape (E,), int64
         Agent index of each trajectory.
     offsets : Tensor, shape (E+1,), int64
@@ -65,6 +65,28 @@ class Trajectories:
     def lengths(self) -> Tensor:
         """Rows of each trajectory, shape (E,)."""
         return self.offsets.diff()
+
+    def joined(self, other: Trajectories) -> Trajectories:
+        """These trajectories and, behind them, those of other agents of the same columns."""
+        optional: dict[str, Any] = {}
+        for name in ("reward", "time"):
+            one, two = getattr(self, name), getattr(other, name)
+            optional[name] = None if one is None or two is None else torch.cat((one, two))
+        rows = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in ("state", "action", "delta")}
+        return Trajectories(
+            schema=self.schema,
+            agent_ids=(*self.agent_ids, *other.agent_ids),
+            agent=torch.cat((self.agent, other.agent + self.num_agents)),
+            offsets=torch.cat((self.offsets, other.offsets[1:] + self.offsets[-1])),
+            terminated=torch.cat((self.terminated, other.terminated)),
+            **rows,
+            **optional,
+        )
+
+    def of_agents(self, chosen: Tensor) -> Tensor:
+        """Rows that start a transition of some agents, given by their indices."""
+        rows, _ = self.split_rows(0.0)
+        return rows[torch.isin(self.row_agent()[rows], chosen)]
 
     def returns(self) -> Tensor:
         """Undiscounted return of each trajectory, shape (E,), float64.

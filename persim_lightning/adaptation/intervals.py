@@ -1,0 +1,150 @@
+"""Intervals of rollouts: spread over members and draws of the agent's factor, scaled until they cover held-out tails.
+
+Split-conformal prediction with a normalised score (Lei et al., 2018, https://doi.org/10.1080/01621459.2017.1307116):
+the model's own spread says where errors are large, held-out data say how much too small it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from persim_lightning.adaptation.extend import extend_population
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.files import read_json, write_json
+from persim_lightning.models.population import FittedPopulation
+
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+DRAWS = 8
+# Spreads below this share of a typical step count as that: members may agree by chance.
+_FLOOR = 1e-3
+# Fewer tails say nothing of a quantile.
+_MIN_TAILS = 10
+
+
+@torch.no_grad()
+def sampled_rollouts(
+    population: FittedPopulation,
+    mean: Tensor,
+    covariance: Tensor,
+    states: Tensor,
+    actions: Tensor,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Tensor:
+    """Rollouts of every member under draws of agents' factors.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    mean, covariance : Tensor, shapes (M, B, R) and (M, B, R, R)
+        Beliefs about the factor of the agent of each row.
+    states : Tensor, shape (B, D)
+    actions : Tensor, shape (B, H) or (B, H, A)
+    draws : int
+        K. Their noise is the same for all rows and comes in pairs of opposite signs.
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (M·K, B, H+1, D)
+    """
+    members, batch, rank = mean.shape
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(members, draws // 2, 1, rank, generator=generator, dtype=torch.float64)
+    noise = torch.cat((half, -half), dim=1)
+    root = torch.linalg.cholesky(covariance)[:, None]
+    factors = mean[:, None] + (root @ noise.expand(-1, -1, batch, -1)[..., None])[..., 0]
+    first = population.simulator.num_agents
+    drawn = extend_population(population, [f"draw {row}" for row in range(draws * batch)], factors.flatten(1, 2))
+    rows = first + torch.arange(draws * batch)
+    many = drawn.simulator.rollout(rows, states.repeat(draws, 1), actions.repeat(draws, *[1] * (actions.ndim - 1)))
+    return many.unflatten(1, (draws, batch)).flatten(0, 1)
+
+
+def spread(rollouts: Tensor, delta_rms: Tensor) -> Tensor:
+    """Standard deviation over members and draws, (S, B, H+1, D) -> (B, H, D), from the first step on, floored."""
+    return rollouts[:, :, 1:].std(0, correction=0).clamp(min=1e-30).maximum(_FLOOR * delta_rms)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How many spreads an interval has to reach to each side.
+
+    Attributes
+    ----------
+    levels : tuple of float
+    factors : Tensor, shape (L, H, D)
+        By horizon and coordinate; beyond H the last one holds.
+    """
+
+    levels: tuple[float, ...]
+    factors: Tensor
+
+    @classmethod
+    def of(cls, errors: Tensor, spreads: Tensor, valid: Tensor) -> Calibration:
+        """Calibrate on held-out tails.
+
+        Parameters
+        ----------
+        errors, spreads : Tensor, shape (B, H, D)
+            Predicted minus recorded states, and what :func:`spread` gives.
+        valid : Tensor, shape (B, H), bool
+            Steps that a tail has. Horizons that fewer than ten tails reach take the factors of the one before.
+        """
+        scores = errors.abs() / spreads
+        factors = scores.new_empty(len(LEVELS), *scores.shape[1:])
+        for h in range(scores.shape[1]):
+            own = scores[valid[:, h], h].sort(0).values
+            if h and len(own) < _MIN_TAILS:
+                factors[:, h] = factors[:, h - 1]
+                continue
+            # The conformal quantile: the ceil((n + 1)·level)-th smallest score.
+            place = [min(len(own), math.ceil((len(own) + 1) * level)) - 1 for level in LEVELS]
+            factors[:, h] = own[place]
+        return cls(LEVELS, factors)
+
+    def check(self, level: float) -> None:
+        """Refuse a level outside the calibrated ones.
+
+        Raises
+        ------
+        ConfigurationError
+        """
+        if not self.levels[0] <= level <= self.levels[-1]:
+            raise ConfigurationError(
+                f"level {level}: intervals are calibrated from {self.levels[0]} to {self.levels[-1]}"
+            )
+
+    def save(self, path: Path) -> Path:
+        """Write as JSON."""
+        write_json({"levels": list(self.levels), "factors": self.factors.tolist()}, path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ConfigurationError
+            If the file is damaged.
+        """
+        values = read_json(path)
+        try:
+            return cls(tuple(values["levels"]), torch.tensor(values["factors"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path} is damaged ({type(error).__name__})") from error
+
+    def half_width(self, spreads: Tensor, level: float) -> Tensor:
+        """Half the width of intervals, (B, H, D) -> (B, H, D), for a level between the calibrated ones."""
+        steps = torch.arange(spreads.shape[1]).clamp(max=self.factors.shape[1] - 1)
+        place = torch.tensor(self.levels)
+        upper = int(torch.searchsorted(place, level).clamp(1, len(place) - 1))
+        share = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
+        factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)
+        return spreads * factor[steps]
