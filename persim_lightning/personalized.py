@@ -394,8 +394,8 @@ class PersonalizedSimulator:
         order = torch.full((self.trajectories.num_agents + 1,), -1)
         order[torch.tensor(here)] = torch.arange(len(here))
         posterior.update(batch._replace(agent=order[batch.agent]))
-        covariance = posterior.covariance[:, place]
-        rollouts = sampled_rollouts(self.population, factors.double()[:, agents], covariance, states, actions)
+        root = posterior.root[:, place]
+        rollouts = sampled_rollouts(self.population, factors.double()[:, agents], root, states, actions)
         return spread(rollouts, simulator.delta_rms)
 
     def _calibrate(self) -> Calibration | None:

@@ -30,7 +30,7 @@ _MIN_TAILS = 10
 def sampled_rollouts(
     population: FittedPopulation,
     mean: Tensor,
-    covariance: Tensor,
+    root: Tensor,
     states: Tensor,
     actions: Tensor,
     draws: int = DRAWS,
@@ -41,8 +41,8 @@ def sampled_rollouts(
     Parameters
     ----------
     population : FittedPopulation
-    mean, covariance : Tensor, shapes (M, B, R) and (M, B, R, R)
-        Beliefs about the factor of the agent of each row.
+    mean, root : Tensor, shapes (M, B, R) and (M, B, R, R)
+        Beliefs about the factor of the agent of each row: mean, and square root S of the covariance S·Sᵀ.
     states : Tensor, shape (B, D)
     actions : Tensor, shape (B, H) or (B, H, A)
     draws : int
@@ -57,8 +57,7 @@ def sampled_rollouts(
     generator = torch.Generator().manual_seed(seed)
     half = torch.randn(members, draws // 2, 1, rank, generator=generator, dtype=torch.float64)
     noise = torch.cat((half, -half), dim=1)
-    root = torch.linalg.cholesky(covariance)[:, None]
-    factors = mean[:, None] + (root @ noise.expand(-1, -1, batch, -1)[..., None])[..., 0]
+    factors = mean[:, None] + (root[:, None] @ noise.expand(-1, -1, batch, -1)[..., None])[..., 0]
     first = population.simulator.num_agents
     drawn = extend_population(population, [f"draw {row}" for row in range(draws * batch)], factors.flatten(1, 2))
     rows = first + torch.arange(draws * batch)

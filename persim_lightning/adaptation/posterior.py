@@ -92,6 +92,18 @@ class FactorPosterior:
         return torch.linalg.solve(self._precision, self._information)
 
     @property
+    def root(self) -> Tensor:
+        """Square roots S of the posterior covariances, S·Sᵀ, shape (M, N, R, R), float64.
+
+        By eigenvalues of the precision: where rows tell much of one direction and nothing of another, its inverse is
+        not positive definite any more, and has no Cholesky factor.
+        """
+        values, vectors = torch.linalg.eigh((self._precision + self._precision.mT) / 2)
+        values = values.maximum(torch.finfo(values.dtype).eps * values[..., -1:])
+        return vectors * values.rsqrt()[..., None, :]
+
+    @property
     def covariance(self) -> Tensor:
         """Posterior covariances, shape (M, N, R, R), float64."""
-        return torch.linalg.inv(self._precision)
+        root = self.root
+        return root @ root.mT

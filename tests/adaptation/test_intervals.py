@@ -24,7 +24,7 @@ def rows(population, agents):
 def test_no_uncertainty_is_the_plain_rollout(population):
     agents = torch.tensor([4, 1])
     mean, states, actions = rows(population, agents)
-    certain = 1e-20 * torch.eye(4, dtype=torch.float64).expand(3, 2, 4, 4)
+    certain = torch.zeros(3, 2, 4, 4, dtype=torch.float64)
     drawn = sampled_rollouts(population, mean, certain, states, actions, draws=4)
     plain = population.simulator.rollout(agents, states, actions)
     assert drawn.shape == (12, 2, 6, 3)
@@ -36,10 +36,9 @@ def test_draws_have_the_mean_and_covariance_of_the_beliefs(population):
     agents = torch.tensor([2])
     mean, states, actions = rows(population, agents)
     root = torch.randn(3, 1, 4, 4, dtype=torch.float64)
-    covariance = 0.01 * (root @ root.mT + torch.eye(4, dtype=torch.float64))
-    drawn = sampled_rollouts(population, mean, covariance, states, actions[:, :1], draws=4000)[:, 0, 1].unflatten(
-        0, (3, -1)
-    )
+    root = 0.1 * root
+    covariance = root @ root.mT
+    drawn = sampled_rollouts(population, mean, root, states, actions[:, :1], draws=4000)[:, 0, 1].unflatten(0, (3, -1))
     units = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
     basis = extend_population(population, list("abcd"), units)
     steps = basis.simulator.rollout(torch.arange(6, 10), states.expand(4, 3), actions[:, :1].expand(4, 1))

@@ -79,6 +79,20 @@ def test_nothing_seen_is_the_prior_and_much_seen_forgets_it():
         torch.testing.assert_close(posterior.mean[member].float(), truth[member], atol=2e-3, rtol=2e-3)
 
 
+def test_beliefs_stay_covariances_where_rows_tell_all_of_one_direction_and_nothing_of_the_others():
+    """Precisions of 1e12 beside those of the prior: their inverse is not positive definite, the covariance must be."""
+    simulator = simulator_of("cp", 4)
+    simulator.noise.fill_(1e-14)
+    batch = transitions(4, 400, agents=1)
+    same = Transitions(batch.agent, batch.state[:1].expand(400, 3), batch.action[:1].expand(400), batch.delta)
+    posterior = FactorPosterior(simulator, prior_of(simulator, agents=1)).update(same)
+    assert bool(posterior.root.isfinite().all())
+    assert float(torch.linalg.eigvalsh(posterior.covariance).min()) > -1e-12
+    told = agent_designs(simulator, same)[:, 0]
+    spread = (told[:, :, None] @ posterior.root[:, :1]).norm(dim=-1)
+    assert float(spread.max()) < 1e-5
+
+
 def test_an_older_simulator_cannot_be_adapted():
     simulator = random_simulator("cp", 4)
     with pytest.raises(SimulatorFileError, match="fit it again"):
