@@ -37,6 +37,7 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, return_cell
 from persim_lightning.files import atomic_write, check_writable, write_json
+from persim_lightning.personalized import PersonalizedSimulator
 from persim_lightning.provenance import provenance
 from persim_lightning.rank_selection import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
 from persim_lightning.terminal import print_table
@@ -392,6 +393,9 @@ def _train(cli: FitCLI) -> Path:
         raise FitInterruptedError(f"interrupted: {advice}") from error
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
+        if data.environment is None:
+            tail, seed = cli.config.data.val_fraction, cli.config.seed_everything
+            PersonalizedSimulator.completed(model.personalized(), data.trajectories, tail, seed).save(run_dir)
         write_json({**facts, "seconds": seconds}, run_dir / "provenance.json")
         _report(cli, seconds)
     for logger in trainer.loggers:

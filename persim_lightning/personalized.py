@@ -27,6 +27,7 @@ from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.table import covariates_from_table, load_trajectories, write_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.data.user_table import (
+    clock_column,
     decode_actions,
     encode_actions,
     read_like,
@@ -165,9 +166,10 @@ class PersonalizedSimulator:
         PersimError
             If the table does not fit.
         """
-        columns = TableColumns(
-            *(list(state), list(action), agent, time, episode, reward, terminated, list(categorical), step, gaps)
-        )
+        _check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
+        # A string is a list of letters, too: TableColumns refuses it.
+        roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]
+        columns = TableColumns(*(roles[0], roles[1], agent, time, episode, reward, terminated, roles[2], step, gaps))
         source, name = as_table(table)
         trajectories = user_trajectories(source, columns, name)
         rows = len(trajectories.split_rows(0.0)[0])
@@ -188,9 +190,26 @@ class PersonalizedSimulator:
                 progress, accelerator="cpu", max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch))
             )
             trainer.fit(module, datamodule=data)
-        fitted = cls(module.personalized(), trajectories, fit_outcomes(trajectories, seed))
-        fitted.calibration = fitted._calibrate()
-        return fitted
+        return cls.completed(module.personalized(), trajectories, _TAIL, seed)
+
+    @classmethod
+    def completed(
+        cls, population: FittedPopulation, trajectories: Trajectories, tail: float, seed: int
+    ) -> PersonalizedSimulator:
+        """A fitted population with what else its table teaches: rewards, ends, and how wide intervals have to be.
+
+        Parameters
+        ----------
+        population : FittedPopulation
+        trajectories : Trajectories
+            What it was fitted on.
+        tail : float
+            Share of every trajectory, at its tail, that it was not trained on.
+        seed : int
+        """
+        simulator = cls(population, trajectories, fit_outcomes(trajectories, seed))
+        simulator.calibration = simulator._calibrate(tail)
+        return simulator
 
     def rollout(
         self,
@@ -259,7 +278,7 @@ class PersonalizedSimulator:
         pessimism: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """The best sequence of actions on the agent's own simulator, within the range of recorded actions.
+        """A good sequence of actions on the agent's own simulator, within the range of recorded actions.
 
         Parameters
         ----------
@@ -281,16 +300,20 @@ class PersonalizedSimulator:
         ConfigurationError
             If no objective is given, and the table had no rewards.
         """
+        _check_positive(horizon=horizon)
         goal = self._objective(objective)
         simulator = self.population.personalize(agent)
         space, realise = table_action_space(self.trajectories)
         start = torch.as_tensor(self._state(state), dtype=torch.float32)[None]
+        _try_objective(goal.reward, start, self.trajectories.action[:1])
         score = EnsembleReturns(simulator, goal, start, torch.zeros(1, dtype=torch.int64), pessimism)
         with torch.inference_mode():
             problem = Problem(lambda plans: score(realise(plans)), space, 1, horizon)
-            decision = (planner or ICEM(plans=200, rounds=4, elites=20)).plan(
+            decision = (planner or ICEM(plans=500, rounds=20, elites=50)).plan(
                 problem, None, torch.Generator().manual_seed(seed)
             )
+            if not bool(decision.score.isfinite().all()):
+                raise ConfigurationError("no plan has a finite value: look at the objective, or at the state")
             encoded = realise(decision.plan[:, None])[0, 0].numpy()
         prediction = self.rollout(agent, start[0].numpy(), encoded)
         return Plan(prediction.actions, float(decision.score[0]), prediction)
@@ -303,12 +326,12 @@ class PersonalizedSimulator:
 
         Parameters
         ----------
-        rows : table or Trajectories, optional
+        rows : table, optional
             In the columns of the fitted table.
         covariates : table, optional
             Of the new agents: the agent column and a column for every covariate.
         known_covariates : table, optional
-            Of the fitted agents; needed with `covariates`.
+            Of the fitted agents, ten of them or more; needed with `covariates`.
 
         Returns
         -------
@@ -322,8 +345,11 @@ class PersonalizedSimulator:
         """
         if rows is None and covariates is None:
             raise ConfigurationError("adapt needs rows, covariates, or both")
-        seen = rows if rows is None or isinstance(rows, Trajectories) else read_like(self.schema, rows)
+        if len(self.agents) < 2:
+            raise ConfigurationError("adapt needs a population: one fitted agent says nothing of how agents differ")
+        seen = None if rows is None else read_like(self.schema, rows, "rows")
         prior, ids = self._prior(seen, covariates, known_covariates)
+        self._check_ids(ids)
         posterior = FactorPosterior(self.population.simulator, prior)
         if seen is not None:
             place = torch.tensor([ids.index(label) for label in seen.agent_ids])
@@ -360,7 +386,7 @@ class PersonalizedSimulator:
         if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
             trajectories = FittedRun.load(folder).trajectories()
         else:
-            trajectories = load_trajectories(folder / _RECORDED, schema, clock="clock")
+            trajectories = load_trajectories(folder / _RECORDED, schema, clock_column(schema))
         path = folder / _OUTCOMES
         outcomes = load_outcomes(path, schema) if path.is_file() else None
         path = folder / _CALIBRATION
@@ -398,10 +424,10 @@ class PersonalizedSimulator:
         rollouts = sampled_rollouts(self.population, factors.double()[:, agents], root, states, actions)
         return spread(rollouts, simulator.delta_rms)
 
-    def _calibrate(self) -> Calibration | None:
+    def _calibrate(self, tail: float) -> Calibration | None:
         """Compare rollouts of held-out tails with what happened; None where no trajectory is long enough for a tail."""
         recorded = self.trajectories
-        windows = EpisodeWindows.cut(recorded, recorded.tail_starts(_TAIL), _HORIZON)
+        windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), _HORIZON)
         windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_TAILS])
         if not len(windows.steps):
             return None
@@ -412,9 +438,17 @@ class PersonalizedSimulator:
         return Calibration.of(predicted - windows.target[:, :horizon], spreads, valid)
 
     def _encode(self, actions: Any) -> np.ndarray:
+        if hasattr(actions, "__arrow_c_stream__"):
+            actions = as_table(actions, "actions")[0].to_pydict()
         if isinstance(actions, Mapping):
             return encode_actions(dict(actions), self.schema)
-        return np.asarray(actions)
+        try:
+            encoded = np.asarray(actions, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError("actions: give values by column, or an array of numbers") from error
+        if not np.isfinite(encoded).all():
+            raise ConfigurationError("actions: every value must be a finite number")
+        return encoded
 
     def _state(self, state: Mapping[str, float] | Sequence[float] | np.ndarray) -> np.ndarray:
         if isinstance(state, Mapping):
@@ -422,7 +456,15 @@ class PersonalizedSimulator:
             if missing:
                 raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(self.schema.state)}")
             state = [state[name] for name in self.schema.state]
-        values = np.asarray(state, dtype=np.float32)
+        try:
+            values = np.asarray(state, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError("state: every value must be a finite number") from error
+        if values.shape != (self.schema.state_dim,):
+            wanted = ", ".join(self.schema.state)
+            raise ConfigurationError(
+                f"state has shape {values.shape}, but must have ({self.schema.state_dim},): {wanted}"
+            )
         if not np.isfinite(values).all():
             raise ConfigurationError("state: every value must be a finite number")
         return values
@@ -435,12 +477,18 @@ class PersonalizedSimulator:
             raise ConfigurationError(f"agent {agent}: nothing is recorded of it, covariates alone have told of it")
         index = recorded.agent_ids.index(agent)
         times = recorded.row_time()
-        moment = float(row_times(pa.chunked_array([pa.array([t])]), "t", "counterfactual")[0])
-        nearness = _SAME_TIME * (self.schema.step or 1.0)
-        own = (recorded.row_agent() == index) & ((times - moment).abs() <= nearness)
+        try:
+            asked = pa.chunked_array([pa.array([t.astype("datetime64[us]") if isinstance(t, np.datetime64) else t])])
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise ConfigurationError(f"t: {t!r} is no time") from error
+        moment = float(row_times(asked, "t", "counterfactual")[0])
+        mine = recorded.row_agent() == index
+        apart = times[mine].sort().values.diff()
+        nearness = _SAME_TIME * (self.schema.step or float(apart[apart > 0].min()))
+        own = mine & ((times - moment).abs() <= nearness)
         rows = own.nonzero()[:, 0].tolist()
         if not 0 <= episode < len(rows):
-            times = times[recorded.row_agent() == index]
+            times = times[mine]
             raise ConfigurationError(
                 f"agent {agent}: {len(rows)} recorded moment(s) at time {t}, so there is no number {episode}; its "
                 f"times run from {float(times.min()):g} to {float(times.max()):g}"
@@ -469,21 +517,50 @@ class PersonalizedSimulator:
             return prior._replace(mean=prior.mean.expand(-1, seen.num_agents, -1)), seen.agent_ids
         if known_covariates is None:
             raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
-        table, source = as_table(covariates)
+        table, source = as_table(covariates, "covariates")
         ids = tuple(table[self.schema.agent].to_pylist()) if self.schema.agent in table.column_names else ()
         names, values = covariates_from_table(table, ids, source, self.schema.agent)
         absent = [] if seen is None else [label for label in seen.agent_ids if label not in ids]
         if absent:
             raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, of which there are rows")
-        known, known_source = as_table(known_covariates)
-        fitted = self.population.agent_ids
+        known, known_source = as_table(known_covariates, "known_covariates")
+        present = set(known[self.schema.agent].to_pylist()) if self.schema.agent in known.column_names else set()
+        fitted = [label for label in self.agents if label in present]
         known_names, known_values = covariates_from_table(known, fitted, known_source, self.schema.agent)
         if set(names) != set(known_names):
             raise ConfigurationError(
                 f"covariates are {', '.join(names)}, but known_covariates {', '.join(known_names)}"
             )
         order = [names.index(name) for name in known_names]
-        return CovariateMap(known_values, factors)(values[:, order]), ids
+        own = factors[:, self.population.index(fitted)] if fitted else factors[:, :0]
+        return CovariateMap(known_values, own)(values[:, order]), ids
+
+    def _check_ids(self, ids: Sequence[int | str]) -> None:
+        """Refuse ids that are of another kind than the fitted agents', or stand twice."""
+        kind = type(self.agents[0])
+        odd = [label for label in ids if type(label) is not kind]
+        if odd:
+            raise ConfigurationError(f"agent {odd[0]!r}: the fitted agents' ids are of type {kind.__name__}")
+        doubled = [label for label in ids if list(ids).count(label) > 1]
+        if doubled:
+            raise ConfigurationError(f"agent {doubled[0]!r} stands twice")
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigurationError(f"{name} {value!r} must be a positive integer")
+
+
+def _try_objective(reward: Reward, states: Tensor, actions: Tensor) -> None:
+    """Call a user's objective once, so that what is wrong with it is said."""
+    try:
+        given = reward(states, actions, states)
+    except Exception as error:  # it may raise anything
+        raise ConfigurationError(f"the objective failed on a step: {type(error).__name__}: {error}") from error
+    if not isinstance(given, Tensor) or given.shape != states.shape[:-1]:
+        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+        raise ConfigurationError(f"the objective must give a tensor with one value a step, (1,) here, not {shape}")
 
 
 def _never(states: Tensor) -> Tensor:

@@ -12,15 +12,14 @@ import torch
 import yaml
 
 from persim_lightning.baselines.completion import CompletionSettings, fit_completion
-from persim_lightning.cli import fit
 from persim_lightning.data.behavior import DATASETS
-from persim_lightning.data.card import file_sha256
 from persim_lightning.data.datamodule import open_data
-from persim_lightning.errors import ConfigurationError, FitInterruptedError
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.population import DESCRIPTION
+from persim_lightning.study_runs import fit_or_reuse
 
 _OWN_OPTIONS = {
     *("--config", "--run_dir", "--ckpt_path", "--data", "--model.agent_factors"),
@@ -94,7 +93,7 @@ def study(
                     _complete_or_reuse(run, _run_folder(runs, environment, dataset, "PerSim"))
                 else:
                     chosen = ["--data.dataset", dataset, "--data.root", str(root), *METHODS[method], *options]
-                    _fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
+                    fit_or_reuse(run, conf / f"{environment}.yaml", chosen)
                 scores = read_json(run / "prediction.json")
                 cells.append(Cell(environment, dataset, method, str(run), scores))
     return cells
@@ -102,26 +101,6 @@ def study(
 
 def _run_folder(runs: Path, environment: str, dataset: str, method: str) -> Path:
     return runs / "-".join((environment, dataset, *method.split()))
-
-
-def _fit_or_reuse(run: Path, config: Path, options: list[str]) -> None:
-    """Leave a finished run in `run`: the one that is there, the one begun there, or a new one."""
-    if not config.is_file():
-        raise ConfigurationError(f"{config}: no such file (--conf says where configurations lie)")
-    asked = {"config": yaml.safe_load(config.read_text()), "options": options}
-    record, last, finished = run / "study.json", run / "checkpoints" / "last.ckpt", run / "provenance.json"
-    begun = last.is_file() or finished.is_file()
-    if begun and (not record.is_file() or read_json(record) != asked):
-        raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
-    if finished.is_file():
-        _check_data(run, read_json(finished)["data"])
-        return
-    write_json(asked, record)
-    resume = ["--ckpt_path", str(last)] if last.is_file() else []
-    try:
-        fit(["--config", str(config), *options, "--run_dir", str(run), *resume])
-    except FitInterruptedError as error:
-        raise FitInterruptedError("interrupted: the same command goes on") from error
 
 
 def _complete_or_reuse(run: Path, fitted: Path) -> None:
@@ -151,14 +130,6 @@ def _complete_or_reuse(run: Path, fitted: Path) -> None:
     facts = {"history": completion.history, "converged": completion.converged, "seconds": time.monotonic() - start}
     # It says that the run is finished, so it comes last.
     write_json({"asked": asked, **facts}, record)
-
-
-def _check_data(run: Path, data: dict[str, str]) -> None:
-    """Refuse a run one of whose tables has changed or gone since."""
-    for kind in ("", "test_"):
-        table = Path(data[f"{kind}path"])
-        if not table.is_file() or file_sha256(table) != data[f"{kind}sha256"]:
-            raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or choose another --runs")
 
 
 def write_study(cells: Sequence[Cell], folder: Path) -> list[Path]:

@@ -55,7 +55,11 @@ def theorem_command(args: list[str] | None = None) -> None:
     torch.set_num_threads(given.threads)
     start = time.monotonic()
     environment, personalized, trajectories, agents = _subject(given)
-    facts = None if agents is None else AgentFacts(*load_covariates(agents, trajectories.agent_ids))
+    facts = (
+        None
+        if agents is None
+        else AgentFacts(*load_covariates(agents, trajectories.agent_ids, trajectories.schema.agent))
+    )
     sample = sample_cells(trajectories, given.seed)
     if given.grid is not None:
         low, high = trajectories.state.amin(0), trajectories.state.amax(0)

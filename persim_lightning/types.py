@@ -114,6 +114,8 @@ class Schema:
         names the coordinates (amounts, and an indicator for every category), or the only column's codes.
     step : float, optional
         Time between consecutive rows in the units of the user's table; None where `time` counts steps.
+    gaps : {'error', 'split'}
+        What further tables may do where rows are missing.
     """
 
     state: tuple[str, ...]
@@ -126,6 +128,7 @@ class Schema:
     reward: str = "reward"
     action_columns: tuple[ActionColumn, ...] = ()
     step: float | None = None
+    gaps: str = "error"
 
     @property
     def state_dim(self) -> int:

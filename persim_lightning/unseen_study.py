@@ -17,15 +17,14 @@ import pyarrow.compute as pc
 
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.posterior import population_prior
-from persim_lightning.cli import fit
 from persim_lightning.data.table import load_trajectories, read_table, write_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import ENVIRONMENTS
-from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.personalized import PersonalizedSimulator
+from persim_lightning.study_runs import fit_or_reuse
 from persim_lightning.terminal import print_table
 
 ROWS = (5, 10, 20, 50)
@@ -96,7 +95,7 @@ def unseen_study(environment: str, config: Path, runs: Path, options: Sequence[s
     options : sequence of str
         Of `tools/fit.py`, for both runs.
     """
-    whole = _fit_once(runs / f"{environment}-all", config, options)
+    whole = fit_or_reuse(runs / f"{environment}-all", config, list(options))
     files = read_json(whole / "provenance.json")["data"]
     trained = PersonalizedSimulator.load(whole)
     test = load_trajectories(Path(files["test_path"]), trained.schema)
@@ -105,7 +104,7 @@ def unseen_study(environment: str, config: Path, runs: Path, options: Sequence[s
     seen_path = runs / f"{environment}-without-test-agents.parquet"
     write_table(table.filter(pc.invert(pc.is_in(table["agent"], ids))), seen_path)
     own = ["--data.path", str(seen_path), "--data.agents_path", files["agents_path"]]
-    simulator = PersonalizedSimulator.load(_fit_once(runs / f"{environment}-unseen", config, [*options, *own]))
+    simulator = PersonalizedSimulator.load(fit_or_reuse(runs / f"{environment}-unseen", config, [*options, *own]))
     rows = table.filter(pc.is_in(table["agent"], ids))
     new = covariates.filter(pc.is_in(covariates["agent"], ids))
     known = covariates.filter(pc.invert(pc.is_in(covariates["agent"], ids)))
@@ -134,20 +133,6 @@ def unseen_study(environment: str, config: Path, runs: Path, options: Sequence[s
         adapted = make()
         scores.append(_score(known_by, adapted.population, test, 1000 * (time.perf_counter() - start)))
     return [*scores, _score("training on all its rows", trained.population, test, None)]
-
-
-def _fit_once(run: Path, config: Path, options: Sequence[str]) -> Path:
-    """A finished run, fitted now unless it is there under the same options."""
-    if not config.is_file():
-        raise ConfigurationError(f"{config}: no such file (--conf says where configurations lie)")
-    record, asked = run / "study.json", {"config": config.read_text(), "options": list(options)}
-    if (run / "provenance.json").is_file():
-        if not record.is_file() or read_json(record) != asked:
-            raise ConfigurationError(f"{run} was fitted under other settings: remove it, or choose another --runs")
-        return run
-    fit(["--config", str(config), *options, "--run_dir", str(run)])
-    write_json(asked, record)
-    return run
 
 
 def _score(known_by: str, population: FittedPopulation, test: Trajectories, milliseconds: float | None) -> UnseenScores:

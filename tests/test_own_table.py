@@ -20,7 +20,7 @@ from tests.test_personalized import patients
 
 COLUMNS = [
     *("--data.columns.agent", "patient", "--data.columns.time", "day"),
-    *("--data.columns.state", "[level]", "--data.columns.action", "[dose, drug]"),
+    *("--data.columns.state", "[level]", "--data.columns.action", "[dose, drug]", "--data.columns.reward", "comfort"),
 ]
 
 
@@ -33,7 +33,7 @@ def fitted(tmp_path_factory):
     write_table(pa.table(patients(24, 40)), folder / "patients.csv")
     write_table(pa.table(patients(24, 30, seed=9)), folder / "test.csv")
     names = [f"p{agent}" for agent in range(24)]
-    write_table(pa.table({"agent": names, "speed": np.arange(24.0)}), folder / "agents.csv")
+    write_table(pa.table({"patient": names, "speed": np.arange(24.0)}), folder / "agents.csv")
     quick = ["--trainer.max_epochs", "250", "--model.hidden_width", "16", "--model.members", "2", "--model.rank", "4"]
     paths = ["--data.path", "patients.csv", "--data.test_path", "test.csv", "--data.agents_path", "agents.csv"]
     config = ["--config", str(ROOT / "conf/table.yaml"), "--run_dir", "run", "--wandb", "disabled"]
@@ -54,7 +54,12 @@ def test_a_fit_of_a_table_ends_in_a_run_like_any_other(fitted, capsys):
     assert json.loads((run / "prediction-test.json").read_text()) == scores
     theorem_command(["--run", str(run)])
     assert "the true dynamics is not known" in capsys.readouterr().out
+    moved = fitted / "patients-elsewhere.csv"
+    (fitted / "patients.csv").rename(moved)
     simulator = PersonalizedSimulator.load(run)
+    moved.rename(fitted / "patients.csv")
+    assert simulator.plan("p3", {"level": 0.5}, horizon=5).value < 0
+    assert simulator.counterfactual("p3", "2024-03-11", level=0.9).half_width.shape == (30, 1)
     assert simulator.counterfactual("p3", pa.scalar("2024-03-11").cast(pa.date32()).as_py()).recorded.shape == (30, 1)
 
 
@@ -64,10 +69,8 @@ def test_adapt_adds_agents_from_rows_or_covariates(fitted, capsys):
     assert "added 2 agent(s) (p24, p25) to 24 in" in capsys.readouterr().out
     larger = PersonalizedSimulator.load("larger")
     assert larger.agents[-2:] == ("p24", "p25")
-    covariates = pa.table({"agent": ["x"], "speed": [11.5]})
-    write_table(covariates.rename_columns(["patient", "speed"]), fitted / "x.csv")
-    write_table(pa.table({"patient": [f"p{a}" for a in range(24)], "speed": np.arange(24.0)}), fitted / "known.csv")
-    adapt_command(["--run", "run", "--covariates", "x.csv", "--known_covariates", "known.csv", "--out", "with-x"])
+    write_table(pa.table({"patient": ["x"], "speed": [11.5]}), fitted / "x.csv")
+    adapt_command(["--run", "run", "--covariates", "x.csv", "--out", "with-x"])
     assert PersonalizedSimulator.load("with-x").agents[-1] == "x"
     for options, error, message in (
         (["--data", "nowhere.csv", "--out", "a"], TableError, r"nowhere\.csv: no such file"),

@@ -47,6 +47,9 @@ def simulator():
     )
 
 
+KNOWN = {"patient": [f"p{agent}" for agent in range(30)], "a": [0.1 * agent for agent in range(30)]}
+
+
 def truth(agent, level, doses, drugs):
     levels = [level]
     for dose, drug in zip(doses, drugs, strict=True):
@@ -243,9 +246,58 @@ def test_what_is_wrong_with_a_question_is_said(simulator):
         (lambda: simulator.rollout("p1", [1.0, 7.0], {"dose": [0.1]}), "missing column.*drug"),
         (lambda: simulator.rollout("p1", [1.0, 7.0], {**good, "drug": ["?"]}), "unknown category"),
         (lambda: simulator.rollout("p1", [1.0, 7.0], np.zeros((3, 2))), r"actions have shape \(3, 2\)"),
+        (lambda: simulator.rollout("p1", [1.0, 7.0], [["weak"]]), "actions: give values by column"),
+        (lambda: simulator.rollout("p1", [1.0, 7.0], np.full((3, 4), np.nan)), "actions: every value must be a finite"),
+        (lambda: simulator.rollout("p1", {"level": "high", "constant": 7.0}, good), "must be a finite number"),
+        (lambda: simulator.plan("p1", [1.0], horizon=3), r"state has shape \(1,\)"),
+        (lambda: simulator.plan("p1", [1.0, 7.0], horizon=0), "horizon 0 must be a positive integer"),
+        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a, n: 1.0), "must give a tensor with one value"),
+        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a: 1.0), "the objective failed on a step"),
+        (
+            lambda: simulator.plan("p1", [1, 7], objective=lambda s, a, n: n[..., 0] * np.nan),
+            "no plan has a finite value",
+        ),
+        (lambda: simulator.counterfactual("p1", "soon"), "holds text that is no date"),
+        (lambda: simulator.counterfactual("p1", object()), "is no time"),
+        (lambda: simulator.adapt({**patients(1, 5, 40), "patient": [3] * 5}), "ids are of type str"),
+        (lambda: simulator.adapt(covariates={"patient": ["z", "z"], "a": [1.0, 2.0]}, known_covariates=KNOWN), "twice"),
+        (lambda: simulator.adapt(3), "rows: give a path"),
     ):
         with pytest.raises(PersimError, match=message):
             ask()
+
+
+def test_what_is_wrong_with_a_fit_is_said():
+    table = patients(1, 8)
+    for options, message in (
+        ({"rank": 0}, "rank 0 must be a positive integer"),
+        ({"epochs": 1.5}, r"epochs 1\.5 must be a positive integer"),
+        ({"state": "level"}, "columns.state must list"),
+        ({"gaps": "skip"}, "choose 'error' or 'split'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            PersonalizedSimulator.fit(table, **{**ROLES, **options}, progress=False)
+    alone = PersonalizedSimulator.fit(table, **ROLES, rank=2, epochs=2, progress=False)
+    with pytest.raises(ConfigurationError, match="one fitted agent says nothing of how agents differ"):
+        alone.adapt(patients(1, 5, first=1))
+
+
+def test_rows_that_stand_close_together_are_told_apart_and_a_column_may_be_called_clock(tmp_path):
+    table = patients(3, 20)
+    table["day"] = [2e-4 * row for _ in range(3) for row in range(20)]
+    table["clock"] = table.pop("level")
+    roles = {**ROLES, "state": ["clock"], "step": "row"}
+    fitted = PersonalizedSimulator.fit(table, **roles, rank=2, epochs=2, progress=False)
+    fitted.save(tmp_path)
+    for simulator in (fitted, PersonalizedSimulator.load(tmp_path)):
+        assert simulator.counterfactual("p0", 0.001).recorded[0, 0] == pytest.approx(table["clock"][5])
+
+
+def test_actions_may_come_as_a_data_frame(simulator):
+    pandas = pytest.importorskip("pandas")
+    asked = {"dose": [0.1, 0.2], "drug": ["weak", "none"]}
+    one, other = (simulator.rollout("p2", [1.0, 7.0], given) for given in (asked, pandas.DataFrame(asked)))
+    np.testing.assert_array_equal(one.members, other.members)
 
 
 def test_examples_in_docstrings_run():

@@ -60,8 +60,10 @@ class TableColumns:
         strangers = [name for name in self.categorical if name not in self.action]
         if strangers:
             raise ConfigurationError(f"columns.categorical: '{strangers[0]}' is not among the action columns")
-        if isinstance(self.step, float | int) and not self.step > 0:
-            raise ConfigurationError(f"columns.step {self.step} must be positive")
+        if self.step not in (None, "row") and (isinstance(self.step, str) or not self.step > 0):
+            raise ConfigurationError(f"columns.step {self.step!r} must be a positive number or 'row'")
+        if self.gaps not in ("error", "split"):
+            raise ConfigurationError(f"columns.gaps {self.gaps!r}: choose 'error' or 'split'")
         used = self.used
         doubled = sorted({name for name in used if used.count(name) > 1})
         if doubled:
@@ -74,13 +76,15 @@ class TableColumns:
         return [self.agent, self.time, *self.state, *self.action, *(name for name in optional if name is not None)]
 
 
-def as_table(source: Any) -> tuple[pa.Table, str]:
+def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
     """An Arrow table from a user's data, and what to call it in errors.
 
     Parameters
     ----------
     source : path, pyarrow.Table, pandas or polars DataFrame, or dict of columns
         A path names a .parquet or .csv file. Data frames need nothing installed beside themselves.
+    name : str
+        What to call it where it is no file.
 
     Raises
     ------
@@ -99,10 +103,10 @@ def as_table(source: Any) -> tuple[pa.Table, str]:
         else:
             kind = f"{type(source).__module__}.{type(source).__qualname__}"
             raise TableError(
-                f"a table is a path, a pyarrow table, a pandas or polars data frame or a dict of columns, not {kind}"
+                f"{name}: give a path, a pyarrow table, a pandas or polars data frame or a dict of columns, not {kind}"
             )
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise TableError(f"the table cannot be read ({str(error).splitlines()[0]})") from error
+        raise TableError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
     if not table.num_rows:
-        raise TableError("the table has no rows")
-    return table, "table"
+        raise TableError(f"{name}: the table has no rows")
+    return table, name

@@ -90,7 +90,7 @@ def environment_recordings(environment: Environment, paths: TablePaths) -> Recor
 def table_recordings(paths: TablePaths, columns: TableColumns) -> Recordings:
     """Recordings in a user's own tables; no environment is known."""
     train = user_trajectories(read_table(paths.train), columns, str(paths.train))
-    test = None if paths.test is None else read_like(train.schema, paths.test, columns.gaps)
+    test = None if paths.test is None else read_like(train.schema, paths.test)
     return _recordings(paths, train, test, None)
 
 
@@ -100,5 +100,7 @@ def _recordings(
     unknown = set() if test is None else set(test.agent_ids) - set(train.agent_ids)
     if unknown:
         raise ConfigurationError(f"{paths.test}: agent {min(unknown)} is not in the training table {paths.train}")
-    names, covariates = ((), None) if paths.agents is None else load_covariates(paths.agents, train.agent_ids)
+    names, covariates = (
+        ((), None) if paths.agents is None else load_covariates(paths.agents, train.agent_ids, train.schema.agent)
+    )
     return Recordings(train, test, names, covariates, environment, paths.describe())

@@ -146,15 +146,19 @@ def trajectories_from_table(
     )
 
 
-def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[str, ...], np.ndarray]:
+def load_covariates(
+    path: Path, agent_ids: Sequence[int | str], agent: str = "agent"
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Covariates of the given agents, for evaluation and pictures only.
 
     Parameters
     ----------
     path : Path
-        A table with a column `agent` and one column per covariate.
+        A table with a column of ids and one column per covariate.
     agent_ids : sequence
         N ids, in the wanted order.
+    agent : str
+        The column of ids.
 
     Returns
     -------
@@ -166,7 +170,7 @@ def load_covariates(path: Path, agent_ids: Sequence[int | str]) -> tuple[tuple[s
     TableError
         If an agent is missing or a covariate is not a number.
     """
-    return covariates_from_table(read_table(path), agent_ids, str(path))
+    return covariates_from_table(read_table(path), agent_ids, str(path), agent)
 
 
 def covariates_from_table(
@@ -198,6 +202,15 @@ def covariates_from_table(
 def is_number(kind: pa.DataType) -> bool:
     """Whether a column of this type holds numbers."""
     return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def is_numeral(value: object) -> bool:
+    """Whether a cell of text says a number."""
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def fail_at(
@@ -287,7 +300,13 @@ class _Checker:
 
     def numbers(self, name: str, may_be_empty: np.ndarray) -> np.ndarray:
         """A float64 column in sorted order, finite except where `may_be_empty`, which becomes 0."""
-        column = self._column(name, is_number(self._table[name].type), "numbers")
+        kind = self._table[name].type
+        if pa.types.is_string(kind):
+            cells = self._table[name].to_pylist()
+            text = np.array([cell is not None and not is_numeral(cell) for cell in cells])[self.order]
+            shown = "" if not text.any() else cells[self.order[int(text.argmax())]]
+            self._fail(name, text, f"'{shown}' is not a number")
+        column = self._column(name, is_number(kind), "numbers")
         values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()[self.order]
         self._fail(name, ~np.isfinite(values) & ~may_be_empty, "empty, NaN or infinite")
         return np.where(may_be_empty, 0.0, values)

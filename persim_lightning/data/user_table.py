@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from persim_lightning.data.columns import TableColumns, as_table
-from persim_lightning.data.table import fail_at, is_number, trajectories_from_table
+from persim_lightning.data.table import fail_at, is_number, is_numeral, trajectories_from_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
 from persim_lightning.types import ActionColumn, Schema
@@ -21,7 +21,7 @@ _TOLERANCE = 1e-3
 _MAX_CATEGORIES = 100
 
 
-def read_like(schema: Schema, source: Any, gaps: Literal["error", "split"] = "error") -> Trajectories:
+def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
     """Further rows, in the columns of the table that a simulator was fitted on, encoded alike.
 
     Parameters
@@ -29,14 +29,15 @@ def read_like(schema: Schema, source: Any, gaps: Literal["error", "split"] = "er
     schema : Schema
         Of that table. Its columns for episode, reward and end may be missing here.
     source : path, pyarrow.Table, pandas or polars DataFrame, or dict of columns
-    gaps : {'error', 'split'}
+    name : str
+        What to call it in errors where it is no file.
 
     Raises
     ------
     TableError
         If something does not fit; names column, agent and row.
     """
-    table, name = as_table(source)
+    table, name = as_table(source, name)
     if not schema.action_columns:
         return trajectories_from_table(table, schema, name)
     episode, reward, terminated = (
@@ -48,7 +49,7 @@ def read_like(schema: Schema, source: Any, gaps: Literal["error", "split"] = "er
         agent=schema.agent,
         time=schema.time,
         step=schema.step or "row",
-        gaps=gaps,
+        gaps=schema.gaps,  # type: ignore[arg-type]
         episode=episode,
         reward=reward,
         terminated=terminated,
@@ -84,10 +85,14 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
             f"{source}: missing column(s) {', '.join(missing)}; the table has {', '.join(table.column_names)}"
         )
     table = _plain_types(table.select(columns.used))
-    found = known.action_columns if known is not None else _action_columns(table, columns, source)
     clock = row_times(table[columns.time], columns.time, source)
-    step, time, episode = _steps(table, columns, source, clock)
-    encoded = _encode_actions(table, found, source)
+    step, time, episode, last = _steps(table, columns, source, clock)
+    table = _whole_codes(table, columns, last, source)
+    found = known.action_columns if known is not None else _action_columns(table, columns, source)
+    encoded = _encode_actions(table, found, source, last)
+    taken = [name for name in encoded if name in columns.used and name not in columns.action]
+    if taken:
+        raise TableError(f"{source}: column '{taken[0]}' has the name of an encoded action: rename it")
     discrete = _is_discrete(found)
     schema = known or Schema(
         state=tuple(columns.state),
@@ -100,6 +105,7 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
         reward=columns.reward or _free("reward", columns),
         action_columns=found,
         step=step,
+        gaps=columns.gaps,
     )
     canonical = {schema.agent: table[columns.agent], schema.time: pa.array(time)}
     canonical |= {name: table[name] for name in schema.state} | encoded
@@ -113,7 +119,7 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
 
 
 def trajectories_table(trajectories: Trajectories) -> pa.Table:
-    """Trajectories as a canonical table with a further column `clock`, their rows' times."""
+    """Trajectories as a canonical table with a further column, their rows' times."""
     schema, lengths = trajectories.schema, trajectories.lengths
     own = np.repeat(np.arange(trajectories.num_trajectories), lengths.numpy())
     last = np.zeros(len(own), dtype=bool)
@@ -131,8 +137,24 @@ def trajectories_table(trajectories: Trajectories) -> pa.Table:
         columns[schema.reward] = pa.array(trajectories.reward.numpy(), mask=last)
     columns[schema.terminated] = pa.array(last & trajectories.terminated.numpy()[own])
     if trajectories.time is not None:
-        columns["clock"] = pa.array(trajectories.time.numpy())
+        columns[clock_column(schema)] = pa.array(trajectories.time.numpy())
     return pa.table(columns)
+
+
+def clock_column(schema: Schema) -> str:
+    """Name of the further column of :func:`trajectories_table`, one that the schema has not taken."""
+    name = "clock"
+    while name in (
+        schema.agent,
+        schema.time,
+        schema.episode,
+        schema.terminated,
+        schema.reward,
+        *schema.state,
+        *schema.action,
+    ):
+        name += "_"
+    return name
 
 
 def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: str = "actions") -> np.ndarray:
@@ -163,7 +185,7 @@ def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: 
         table = _plain_types(pa.table({name: pa.array(values[name]) for name in names}))
     except (pa.ArrowException, ValueError) as error:
         raise TableError(f"{source}: not a table of actions ({str(error).splitlines()[0]})") from error
-    encoded = _encode_actions(table, schema.actions_as_given, source)
+    encoded = _encode_actions(table, schema.actions_as_given, source, np.zeros(table.num_rows, dtype=bool))
     arrays = [column.to_numpy(zero_copy_only=False) for column in encoded.values()]
     for name, array in zip(encoded, arrays, strict=True):
         fail_at(source, name, ~np.isfinite(array.astype(float)), "empty, NaN or infinite")
@@ -207,13 +229,42 @@ def _plain_types(table: pa.Table) -> pa.Table:
     for index, column in enumerate(table.columns):
         kind = column.type
         if pa.types.is_dictionary(kind):
-            column = column.cast(kind.value_type)
+            column = _decoded(column)
         if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         elif pa.types.is_decimal(column.type):
             column = column.cast(pa.float64())
         if column.type != kind:
             table = table.set_column(index, table.column_names[index], column)
+    return table
+
+
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values of a dictionary-encoded column; some kinds of text cannot be cast while they are encoded."""
+    chunks = []
+    for chunk in column.chunks:
+        kind = chunk.dictionary.type
+        text = not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
+        values = pa.array(chunk.dictionary.to_pylist(), pa.string() if text else kind)
+        chunks.append(values.take(chunk.indices))
+    return pa.chunked_array(chunks)
+
+
+def _whole_codes(table: pa.Table, columns: TableColumns, last: np.ndarray, source: str) -> pa.Table:
+    """Leave out the actions of last rows, after which nothing was done, and make codes whole numbers.
+
+    Empty cells have made them fractions in data frames and CSV files.
+    """
+    for name in columns.action:
+        column = table[name].combine_chunks()
+        if pa.types.is_floating(column.type):
+            column = pc.if_else(pc.is_nan(column), None, column)
+        column = pc.if_else(pa.array(last), None, column)
+        if name in columns.categorical and pa.types.is_floating(column.type):
+            values = column.fill_null(0.0).to_numpy(zero_copy_only=False)
+            fail_at(source, name, values != np.floor(values), "not a whole number, but the column holds codes")
+            column = column.cast(pa.int64())
+        table = table.set_column(table.column_names.index(name), name, pa.chunked_array([column]))
     return table
 
 
@@ -232,6 +283,7 @@ def _action_columns(table: pa.Table, columns: TableColumns, source: str) -> tupl
         if not (pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)):
             raise TableError(f"{source}: action column '{name}' holds {kind}, neither amounts nor categories")
         values = sorted(pc.drop_null(pc.unique(table[name])).to_pylist())
+        _refuse_mixed(table[name], name, values, source)
         if not 2 <= len(values) <= _MAX_CATEGORIES:
             raise TableError(
                 f"{source}: action column '{name}' holds {len(values)} categories, not 2 … {_MAX_CATEGORIES}"
@@ -240,8 +292,19 @@ def _action_columns(table: pa.Table, columns: TableColumns, source: str) -> tupl
     return tuple(found)
 
 
-def _encode_actions(table: pa.Table, columns: Sequence[ActionColumn], source: str) -> dict[str, pa.Array]:
-    """Coordinates of actions; empty where the table's cell is."""
+def _refuse_mixed(column: pa.ChunkedArray, name: str, values: Sequence[object], source: str) -> None:
+    """Text among numbers is a slip of the pen, not a category."""
+    numbers = [is_numeral(value) for value in values]
+    if 0 < sum(numbers) < len(values) and sum(numbers) >= len(values) / 2:
+        odd = values[numbers.index(False)]
+        bad = pc.equal(column, pa.scalar(odd)).fill_null(False).to_numpy()
+        fail_at(source, name, bad, f"'{odd}' stands among numbers")
+
+
+def _encode_actions(
+    table: pa.Table, columns: Sequence[ActionColumn], source: str, last: np.ndarray
+) -> dict[str, pa.Array]:
+    """Coordinates of actions; empty in last rows."""
     encoded: dict[str, pa.Array] = {}
     for name, categories in columns:
         if categories is None:
@@ -254,8 +317,12 @@ def _encode_actions(table: pa.Table, columns: Sequence[ActionColumn], source: st
         except pa.ArrowInvalid as error:
             raise TableError(f"{source}: action column '{name}': {error}") from error
         codes = pc.index_in(values, pa.array(categories))
+        fail_at(source, name, pc.is_null(values).to_numpy(zero_copy_only=False) & ~last, "empty")
         unknown = pc.and_(pc.is_null(codes), pc.is_valid(values)).to_numpy(zero_copy_only=False)
-        fail_at(source, name, unknown, f"unknown category: the known ones are {', '.join(map(str, categories))}")
+        if unknown.any():
+            value = values[int(unknown.argmax())].as_py()
+            known = ", ".join(map(str, categories))
+            fail_at(source, name, unknown, f"unknown category {value!r}: the known ones are {known}")
         if _is_discrete(columns):
             encoded[name] = codes
         else:
@@ -279,7 +346,7 @@ def _flags(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
 
 def _steps(
     table: pa.Table, columns: TableColumns, source: str, time: np.ndarray
-) -> tuple[float | None, np.ndarray, np.ndarray | None]:
+) -> tuple[float | None, np.ndarray, np.ndarray | None, np.ndarray]:
     """Count steps.
 
     Returns
@@ -290,6 +357,8 @@ def _steps(
         Step of every row of the table within its trajectory.
     episode : ndarray, shape (R,), int64, or None
         Trajectory of every row among its agent's; None where every agent has one.
+    last : ndarray, shape (R,), bool
+        Rows with which a trajectory ends.
     """
     agents = table[columns.agent].combine_chunks().dictionary_encode()
     fail_at(source, columns.agent, pc.is_null(agents).to_numpy(zero_copy_only=False), "no agent id")
@@ -329,13 +398,20 @@ def _steps(
     counted[order] = np.arange(len(time)) - first[trajectory]
     number = np.empty(len(time), dtype=np.int64)
     number[order] = trajectory
+    last = np.empty(len(time), dtype=bool)
+    last[order] = np.r_[starts[1:], True]
     several = columns.episode is not None or bool(gap.any())
-    return step, counted, number if several else None
+    return step, counted, number if several else None, last
 
 
 def row_times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     """Times as float64: numbers as they are, dates and timestamps in seconds."""
     fail_at(source, name, pc.is_null(column).to_numpy(), "no time")
+    if pa.types.is_string(column.type):
+        try:
+            column = column.cast(pa.timestamp("us"))
+        except pa.ArrowInvalid as error:
+            raise TableError(f"{source}: column '{name}' holds text that is no date ({error})") from error
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(column.type):

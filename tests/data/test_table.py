@@ -68,7 +68,10 @@ BAD = {
     "unknown action": (lambda c: c["action"].__setitem__(3, 3), "'action', agent 7, row 3: unknown action.*0 … 2"),
     "missing action": (lambda c: c["action"].__setitem__(0, None), "'action', agent 0, row 0"),
     "fractional action": (lambda c: c.update(action=[0.5, 1, None, 1, 1, None]), "agent 0, row 0: unknown action"),
-    "text state": (lambda c: c.update(position=["a"] * 6), "'position' holds string, not numbers"),
+    "text state": (
+        lambda c: c.update(position=["a"] * 6),
+        "'position', agent 0, row 0: 'a' is not a number",
+    ),
     "float time": (lambda c: c.update(t=[0.0, 1, 2, 0, 1, 2]), "'t' holds double, not integers"),
     "float agent": (lambda c: c.update(agent=[0.5] * 6), "'agent' holds double, not integers or strings"),
     "null agent": (lambda c: c["agent"].__setitem__(3, None), "'agent', row 3: no agent id"),

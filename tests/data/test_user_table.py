@@ -124,7 +124,7 @@ def test_further_rows_are_encoded_alike():
     schema = read(patients()).schema
     more = {"patient": [7, 7], "day": [1, 2], "glucose": [1.0, 2.0], "dose": [3.0, None], "drug": ["c", None]}
     assert read_like(schema, more).action[0].tolist() == [3.0, 0.0, 0.0, 1.0]
-    with pytest.raises(TableError, match=r"column 'drug', row 0: unknown category: the known ones are a, b, c"):
+    with pytest.raises(TableError, match=r"column 'drug', row 0: unknown category 'z': the known ones are a, b, c"):
         read_like(schema, {**more, "drug": ["z", None]})
     with pytest.raises(TableError, match="5 follows 1, but rows lie 1 apart"):
         read_like(schema, {**more, "day": [1, 5]})
@@ -148,14 +148,18 @@ BAD = {
     "time twice": (lambda c: c["day"].__setitem__(3, 2), "column 'day', agent eve, row 3: the agent has two rows"),
     "no id": (lambda c: c["patient"].__setitem__(4, None), "column 'patient', row 4: no agent id"),
     "no time": (lambda c: c.update(day=[0, 1, None, 2, 3, 4]), "column 'day', row 2: no time"),
-    "text as time": (lambda c: c.update(day=["a"] * 6), "column 'day' holds string, neither numbers nor dates"),
-    "text as state": (lambda c: c.update(glucose=["high"] * 6), "column 'glucose' holds string, not numbers"),
+    "text as time": (lambda c: c.update(day=["a"] * 6), "column 'day' holds text that is no date"),
+    "text as state": (
+        lambda c: c.update(glucose=["high"] * 6),
+        "agent bob, row 2: 'high' is not a number",
+    ),
     "empty state": (lambda c: c["glucose"].__setitem__(4, None), "column 'glucose', agent bob, row 4: empty"),
     "empty dose": (lambda c: c["dose"].__setitem__(3, None), "column 'dose', agent eve, row 3: empty"),
-    "empty drug": (lambda c: c["drug"].__setitem__(3, None), "column 'drug=a', agent eve, row 3: empty"),
+    "empty drug": (lambda c: c["drug"].__setitem__(3, None), "column 'drug', row 3: empty"),
     "odd flag": (lambda c: c.update(cured=[2, 0, 0, 0, 0, 0]), "column 'cured', row 0: neither 0 nor 1"),
     "one category": (lambda c: c.update(drug=["a"] * 6), "action column 'drug' holds 1 categories"),
     "dates as action": (lambda c: c.update(drug=[datetime.date(2024, 1, 1)] * 6), "'drug' holds date32"),
+    "text among doses": (lambda c: c.update(dose=["1", "0.5", "0", "high", "2", ""]), "row 3: 'high' stands among"),
     "goes on after its end": (lambda c: c["cured"].__setitem__(3, True), "row 3: terminated, but the trajectory goes"),
 }
 
@@ -175,11 +179,13 @@ def test_columns_have_one_meaning_and_sources_a_known_kind():
         ({"state": "glucose"}, "columns.state must list"),
         ({"state": ["dose"]}, "'dose' is named twice"),
         ({"categorical": ["drug"]}, "'drug' is not among the action columns"),
-        ({"step": 0.0}, "must be positive"),
+        ({"step": 0.0}, "must be a positive number or 'row'"),
+        ({"step": "day"}, "'day' must be a positive number or 'row'"),
+        ({"gaps": "skip"}, "'skip': choose 'error' or 'split'"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             TableColumns(**{"state": ["glucose"], "action": ["dose"], **options})
-    with pytest.raises(TableError, match=r"not builtins\.int"):
+    with pytest.raises(TableError, match=r"table: give a path.*not builtins\.int"):
         as_table(3)
     with pytest.raises(TableError, match="has no rows"):
         as_table({"a": []})
@@ -191,3 +197,44 @@ def test_an_agent_with_a_single_row_is_named():
     values = {**long_table([0, 1, 2]), "patient": ["eve", "eve", "bob"]}
     with pytest.raises(TableError, match="agent bob, row 2: the agent's trajectory has a single row"):
         read(values, GAPPY)
+
+
+def test_a_column_with_the_name_of_an_indicator_is_refused():
+    values = {**patients(), "drug=a": patients()["glucose"]}
+    with pytest.raises(TableError, match="column 'drug=a' has the name of an encoded action"):
+        read(values, TableColumns(["drug=a"], ["drug", "dose"], "patient", "day"))
+
+
+def test_what_stands_in_last_rows_alone_is_no_action():
+    values = patients()
+    values["drug"][0], values["drug"][5] = "discharged", "discharged"
+    values["dose"][0] = 1000.0
+    read_in = read(values)
+    assert read_in.schema.action_columns[1].categories == ("a", "b", "c")
+    assert float(read_in.action.max()) == 2.0
+
+
+@pytest.mark.parametrize("empty", [None, float("nan")])
+def test_codes_that_empty_cells_have_made_fractions(empty):
+    values = {**patients(), "arm": [empty, 20.0, 10.0, 10.0, 20.0, empty]}
+    columns = TableColumns(["glucose"], ["arm", "dose"], "patient", "day", categorical=["arm"])
+    assert read(values, columns).schema.action == ("arm=10", "arm=20", "dose")
+    with pytest.raises(TableError, match="column 'arm', row 2: not a whole number, but the column holds codes"):
+        read({**values, "arm": [empty, 20.0, 10.5, 10.0, 20.0, empty]}, columns)
+
+
+def test_dates_as_text_and_categories_of_polars():
+    days = [f"2024-03-{day:02d}" for day in (3, 1, 11, 2, 12, 13)]
+    assert read({**patients(), "day": days}).schema.step == 86400
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(patients()).with_columns(polars.col("drug", "patient").cast(polars.Categorical))
+    read_in = user_trajectories(as_table(frame)[0], COLUMNS, "mine")
+    assert torch.equal(read_in.action, read(patients()).action)
+    assert read_in.agent_ids == ("bob", "eve")
+
+
+def test_tables_that_may_split_let_further_tables_split():
+    gappy = TableColumns(["glucose"], ["dose"], "patient", "day", gaps="split")
+    schema = read(long_table([0, 1, 2, 5, 6]), gappy).schema
+    more = {**long_table([0, 1, 4, 5]), "patient": ["bob"] * 4}
+    assert read_like(schema, more).lengths.tolist() == [2, 2]
