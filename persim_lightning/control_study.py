@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import return_cell
 from persim_lightning.files import atomic_write, markdown_table
-from persim_lightning.plan_command import PERSIM, TRUE_ENV, parse_request, play_request
+from persim_lightning.plan_command import PERSIM, TRUE_ENV, played_once
 from persim_lightning.terminal import print_table
 
 
@@ -31,7 +29,7 @@ def reward_table_command(args: list[str] | None = None) -> None:
         run = given.runs / f"{given.env}-{dataset}-PerSim"
         if not (run / "simulator.json").is_file():
             raise ConfigurationError(f"{run}: no finished run; tools/evaluate.py --all --env {given.env} makes it")
-        results = _played(run, [*given.options, "--true_env", str(true is None).lower()])
+        results = played_once(run, [*given.options, "--true_env", str(true is None).lower()])
         rows.append([dataset, *map(return_cell, results[PERSIM]["agents"])])
         true = true or results[TRUE_ENV]
     assert true is not None
@@ -44,17 +42,3 @@ def reward_table_command(args: list[str] | None = None) -> None:
     with atomic_write(page) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     print(f"wrote {page}")
-
-
-def _played(run: Path, options: list[str]) -> dict[str, Any]:
-    """Results on one run; what was played under the same settings is not played again."""
-    request = parse_request(["--run", str(run), *options])
-    if request.out.is_file():
-        try:
-            record = json.loads(request.out.read_text())
-        except ValueError as error:
-            raise ConfigurationError(f"{request.out}: not readable ({error}); remove it to play anew") from error
-        if record.get("request") == request.identity():
-            results: dict[str, Any] = record["results"]
-            return results
-    return play_request(request)

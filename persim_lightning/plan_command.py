@@ -17,7 +17,7 @@ from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, return_cell, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
 from persim_lightning.evaluation.run import FittedRun
-from persim_lightning.files import check_writable, write_json
+from persim_lightning.files import check_writable, read_json, write_json
 from persim_lightning.models.population import WEIGHTS
 from persim_lightning.terminal import print_table
 
@@ -155,6 +155,17 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
     for path in made:
         print(f"wrote {path}")
     return results
+
+
+def played_once(run: Path, options: list[str]) -> dict[str, Any]:
+    """Results on one run; what was played under the same settings is not played again."""
+    request = parse_request(["--run", str(run), *options])
+    if request.out.is_file():
+        record = read_json(request.out)
+        if record.get("request") == request.identity():
+            results: dict[str, Any] = record["results"]
+            return results
+    return play_request(request)
 
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:

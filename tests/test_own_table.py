@@ -13,6 +13,7 @@ from persim_lightning.cli import fit
 from persim_lightning.commands import evaluate_command
 from persim_lightning.data.table import write_table
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
+from persim_lightning.scarcity_study import scarcity_command
 from persim_lightning.theorem_command import theorem_command
 from persim_lightning.unseen_study import unseen_command
 from tests.conftest import ROOT
@@ -115,3 +116,33 @@ def test_unseen_agents_get_better_with_rows(tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigurationError, match="was fitted under other settings"):
         unseen_command([*common, "--model.rank", "4"])
     assert "mountaincar: mean RMSE" in capsys.readouterr().out
+
+
+def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["scarcity.py"])
+    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    small = [
+        "--model.members",
+        "2",
+        "--model.spare_members",
+        "0",
+        "--trainer.max_epochs",
+        "2",
+        "--model.hidden_width",
+        "8",
+    ]
+    common = ["--env", "cartpole", "--episodes", "1", "--", *small]
+    scarcity_command(["--agents", "12", "6", *common])
+    scores = json.loads((tmp_path / "runs/scarcity/scarcity-cartpole.json").read_text())
+    assert [record["agents"] for record in scores] == [6, 12]
+    assert {len(record[name]) for record in scores for name in ("rmse", "r2", "returns")} == {5}
+    smaller = json.loads((tmp_path / "runs/scarcity/cartpole-6/simulator.json").read_text())
+    assert smaller["agent_ids"] == list(range(6))
+    assert (tmp_path / "runs/scarcity/scarcity-cartpole.png").stat().st_size > 0
+    before = (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns
+    scarcity_command(["--agents", "12", "6", *common])
+    assert (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns == before
+    assert "mean return of 1 MPC episodes" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="4 agents are too few: the first 5 are the test agents"):
+        scarcity_command(["--agents", "4", *common])

@@ -1,0 +1,13 @@
+"""See `python tools/scarcity.py --help`."""
+
+from persim_lightning.cli import one_line_errors
+from persim_lightning.scarcity_study import scarcity_command
+
+
+@one_line_errors
+def main() -> None:
+    scarcity_command()
+
+
+if __name__ == "__main__":
+    main()
