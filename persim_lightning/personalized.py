@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -352,7 +353,8 @@ class PersonalizedSimulator:
         self._check_ids(ids)
         posterior = FactorPosterior(self.population.simulator, prior)
         if seen is not None:
-            place = torch.tensor([ids.index(label) for label in seen.agent_ids])
+            row_of = {label: row for row, label in enumerate(ids)}
+            place = torch.tensor([row_of[label] for label in seen.agent_ids])
             steps, _ = seen.split_rows(0.0)
             batch = seen.transitions(steps, seen.row_agent())
             posterior.update(batch._replace(agent=place[batch.agent]))
@@ -381,12 +383,13 @@ class PersonalizedSimulator:
             If a file is missing or damaged.
         """
         folder = Path(folder)
+        if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
+            # A run of an environment leaves its table where it lies.
+            run = FittedRun.load(folder)
+            return cls(run.personalized, run.trajectories())
         population = FittedPopulation.load(folder)
         schema = population.schema
-        if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
-            trajectories = FittedRun.load(folder).trajectories()
-        else:
-            trajectories = load_trajectories(folder / _RECORDED, schema, clock_column(schema))
+        trajectories = load_trajectories(folder / _RECORDED, schema, clock_column(schema))
         path = folder / _OUTCOMES
         outcomes = load_outcomes(path, schema) if path.is_file() else None
         path = folder / _CALIBRATION
@@ -520,7 +523,8 @@ class PersonalizedSimulator:
         table, source = as_table(covariates, "covariates")
         ids = tuple(table[self.schema.agent].to_pylist()) if self.schema.agent in table.column_names else ()
         names, values = covariates_from_table(table, ids, source, self.schema.agent)
-        absent = [] if seen is None else [label for label in seen.agent_ids if label not in ids]
+        told = set(ids)
+        absent = [] if seen is None else [label for label in seen.agent_ids if label not in told]
         if absent:
             raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, of which there are rows")
         known, known_source = as_table(known_covariates, "known_covariates")
@@ -541,7 +545,7 @@ class PersonalizedSimulator:
         odd = [label for label in ids if type(label) is not kind]
         if odd:
             raise ConfigurationError(f"agent {odd[0]!r}: the fitted agents' ids are of type {kind.__name__}")
-        doubled = [label for label in ids if list(ids).count(label) > 1]
+        doubled = [label for label, count in Counter(ids).items() if count > 1]
         if doubled:
             raise ConfigurationError(f"agent {doubled[0]!r} stands twice")
 

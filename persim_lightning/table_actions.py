@@ -30,18 +30,17 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     if schema.num_actions is not None:
         return Discrete(schema.num_actions), lambda plans: plans
     recorded = trajectories.action[trajectories.split_rows(0.0)[0]]
-    low, high = recorded.amin(0), recorded.amax(0)
     categories = [column.categories for column in schema.actions_as_given]
     widths = [1 if known is None else len(known) for known in categories]
+    ranges = recorded.amin(0).split(widths), recorded.amax(0).split(widths)
 
     def realise(plans: Tensor) -> Tensor:
-        parts: list[Tensor] = []
-        for part, known in zip(plans.split(widths, dim=-1), categories, strict=True):
+        parts = []
+        for part, lowest, highest, known in zip(plans.split(widths, -1), *ranges, categories, strict=True):
             if known is None:
-                amount, first = (part + 1) / 2, sum(own.shape[-1] for own in parts)
-                parts.append(low[first] + amount * (high[first] - low[first]))
+                parts.append(lowest + (part + 1) / 2 * (highest - lowest))
             else:
                 parts.append(torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0))
         return torch.cat(parts, dim=-1)
 
-    return Box(len(low)), realise
+    return Box(recorded.shape[1]), realise

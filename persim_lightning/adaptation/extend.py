@@ -30,7 +30,8 @@ def extend_population(
     ConfigurationError
         If an id is known already.
     """
-    known = [label for label in agent_ids if label in population.agent_ids]
+    present = set(population.agent_ids)
+    known = [label for label in agent_ids if label in present]
     if known:
         raise ConfigurationError(f"agent {known[0]!r} is in the population already")
     before = population.simulator

@@ -100,9 +100,9 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
         num_actions=len(found[0].categories or ()) if discrete else None,
         agent=columns.agent,
         time=columns.time,
-        episode=columns.episode or _free("episode", columns),
-        terminated=columns.terminated or _free("terminated", columns),
-        reward=columns.reward or _free("reward", columns),
+        episode=columns.episode or _free("episode", columns.used),
+        terminated=columns.terminated or _free("terminated", columns.used),
+        reward=columns.reward or _free("reward", columns.used),
         action_columns=found,
         step=step,
         gaps=columns.gaps,
@@ -143,18 +143,8 @@ def trajectories_table(trajectories: Trajectories) -> pa.Table:
 
 def clock_column(schema: Schema) -> str:
     """Name of the further column of :func:`trajectories_table`, one that the schema has not taken."""
-    name = "clock"
-    while name in (
-        schema.agent,
-        schema.time,
-        schema.episode,
-        schema.terminated,
-        schema.reward,
-        *schema.state,
-        *schema.action,
-    ):
-        name += "_"
-    return name
+    roles = (schema.agent, schema.time, schema.episode, schema.terminated, schema.reward)
+    return _free("clock", (*roles, *schema.state, *schema.action))
 
 
 def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: str = "actions") -> np.ndarray:
@@ -217,9 +207,9 @@ def decode_actions(actions: np.ndarray, schema: Schema) -> dict[str, list[object
     return decoded
 
 
-def _free(name: str, columns: TableColumns) -> str:
-    """A column name that the user's columns have not taken."""
-    while name in columns.used:
+def _free(name: str, taken: Sequence[str]) -> str:
+    """A column name that is not taken."""
+    while name in taken:
         name = f"{name}_"
     return name
 
