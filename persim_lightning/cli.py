@@ -36,8 +36,9 @@ from persim_lightning.data.datamodule import open_data
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, return_cell
+from persim_lightning.evaluation.intervals import coverage
 from persim_lightning.files import atomic_write, check_writable, write_json
-from persim_lightning.personalized import PersonalizedSimulator
+from persim_lightning.personalized import CALIBRATION, PersonalizedSimulator
 from persim_lightning.provenance import provenance
 from persim_lightning.rank_selection import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
 from persim_lightning.terminal import print_table
@@ -393,18 +394,34 @@ def _train(cli: FitCLI) -> Path:
         raise FitInterruptedError(f"interrupted: {advice}") from error
     if trainer.is_global_zero:
         seconds = time.monotonic() - start
-        if data.environment is None:
-            tail, seed = cli.config.data.val_fraction, cli.config.seed_everything
-            PersonalizedSimulator.completed(model.personalized(), data.trajectories, tail, seed).save(run_dir)
+        covered = _complete(cli)
         write_json({**facts, "seconds": seconds}, run_dir / "provenance.json")
-        _report(cli, seconds)
+        _report(cli, seconds, covered)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             logger.experiment.finish()
     return run_dir
 
 
-def _report(cli: FitCLI, seconds: float) -> None:
+def _complete(cli: FitCLI) -> list[dict[str, Any]]:
+    """Save what else the data teach, and tell how often intervals hold the truth of test trajectories."""
+    data, tail, seed = cli.datamodule, cli.config.data.val_fraction, cli.config.seed_everything
+    simulator = PersonalizedSimulator.completed(
+        cli.model.personalized(), data.trajectories, tail, seed, data.environment
+    )
+    calibration, test = simulator.calibration, data.test_trajectories
+    if data.environment is None:
+        simulator.save(cli.run_dir)
+    elif calibration is not None:
+        calibration.save(cli.run_dir / CALIBRATION)
+    if calibration is None or test is None:
+        return []
+    covered = coverage(simulator.population, data.trajectories, calibration, test)
+    write_json(covered, cli.run_dir / "coverage.json")
+    return covered
+
+
+def _report(cli: FitCLI, seconds: float, covered: list[dict[str, Any]]) -> None:
     console = Console()
     callbacks = cli.trainer.callbacks  # type: ignore[attr-defined]
     [rollouts] = [callback for callback in callbacks if isinstance(callback, RolloutScores)]
@@ -414,6 +431,9 @@ def _report(cli: FitCLI, seconds: float) -> None:
         assert rollouts.scores is not None
         test = cli.datamodule.test_trajectories
         print_scores(rollouts.scores.to_records(test.agent_ids), "50-step rollouts, test trajectories")
+        if covered:
+            shares = ", ".join(f"{record['0.9']:.1%}" for record in covered[:10])
+            console.print(f"intervals of level 0.9 hold {shares}{', …' if len(covered) > 10 else ''} of their states")
     for callback in callbacks:
         if isinstance(callback, LowRankCheck):
             assert callback.check is not None

@@ -19,30 +19,32 @@ from torch import Tensor
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
 from persim_lightning.adaptation.extend import extend_population
-from persim_lightning.adaptation.intervals import Calibration, sampled_rollouts, spread
+from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
 from persim_lightning.callbacks.bare_trainer import bare_trainer
 from persim_lightning.data.columns import TableColumns, as_table
 from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.data.decode import decode_actions
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.table import covariates_from_table, load_trajectories, write_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.data.user_table import (
     clock_column,
-    decode_actions,
     encode_actions,
     read_like,
     row_times,
     trajectories_table,
     user_trajectories,
 )
+from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.prediction import EpisodeWindows, predict
+from persim_lightning.evaluation.intervals import calibrate, rollout_spread
 from persim_lightning.evaluation.run import FittedRun
+from persim_lightning.files import read_json, write_json
 from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.planning.icem import ICEM
-from persim_lightning.planning.objective import Objective, Reward
+from persim_lightning.planning.objective import Objective, Reward, Termination
 from persim_lightning.planning.planner import Planner, Problem
 from persim_lightning.planning.returns import EnsembleReturns
 from persim_lightning.predictions import Plan, Prediction
@@ -51,15 +53,14 @@ from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Schema
 
-_RECORDED, _OUTCOMES, _CALIBRATION = "trajectories.parquet", "outcomes.safetensors", "calibration.json"
-# Share of every trajectory, at its tail, that intervals are calibrated on, and the steps of it that count.
-_TAIL, _HORIZON = 0.1, 50
+_RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
+_ENVIRONMENT, CALIBRATION = "environment.json", "calibration.json"
+# Share of every trajectory, at its tail, that intervals are calibrated on.
+_TAIL = 0.1
 # Optimiser steps of a fit whose epochs are not given, and the batches that they take.
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
 # Where two times are one, as a share of a step.
 _SAME_TIME = 1e-3
-# Tails that intervals are calibrated on, at most.
-_MAX_TAILS = 1000
 
 
 class PersonalizedSimulator:
@@ -72,8 +73,8 @@ class PersonalizedSimulator:
     population : FittedPopulation
     trajectories : Trajectories
         What it was fitted on.
-    outcomes : OutcomeModel or None
-        Rewards and ends as learned from the table.
+    outcomes : OutcomeModel, Environment or None
+        Rewards and ends: as learned from the table, or the known ones of one of the three environments.
     calibration : Calibration or None
         How wide intervals have to be.
 
@@ -101,7 +102,7 @@ class PersonalizedSimulator:
         self,
         population: FittedPopulation,
         trajectories: Trajectories,
-        outcomes: OutcomeModel | None = None,
+        outcomes: OutcomeModel | Environment | None = None,
         calibration: Calibration | None = None,
     ) -> None:
         self.population, self.trajectories = population, trajectories
@@ -144,8 +145,9 @@ class PersonalizedSimulator:
 
         Parameters
         ----------
-        table : path, pyarrow.Table, pandas or polars DataFrame, or dict of columns
-            One row per (agent, time); the next state of a row is the next row's state.
+        table : path, pyarrow.Table, pandas or polars DataFrame, dict of columns, or minari.MinariDataset
+            One row per (agent, time); the next state of a row is the next row's state. For Minari see
+            :func:`~persim_lightning.data.minari_dataset.minari_columns`.
         state, action, agent, time, episode, reward, terminated, categorical, step, gaps
             What its columns mean, see :class:`~persim_lightning.data.columns.TableColumns`.
         rank : int
@@ -195,7 +197,12 @@ class PersonalizedSimulator:
 
     @classmethod
     def completed(
-        cls, population: FittedPopulation, trajectories: Trajectories, tail: float, seed: int
+        cls,
+        population: FittedPopulation,
+        trajectories: Trajectories,
+        tail: float,
+        seed: int,
+        environment: Environment | None = None,
     ) -> PersonalizedSimulator:
         """A fitted population with what else its table teaches: rewards, ends, and how wide intervals have to be.
 
@@ -207,10 +214,11 @@ class PersonalizedSimulator:
         tail : float
             Share of every trajectory, at its tail, that it was not trained on.
         seed : int
+        environment : Environment, optional
+            Knows rewards and ends, so that they need not be learned.
         """
-        simulator = cls(population, trajectories, fit_outcomes(trajectories, seed))
-        simulator.calibration = simulator._calibrate(tail)
-        return simulator
+        outcomes = environment or fit_outcomes(trajectories, seed)
+        return cls(population, trajectories, outcomes, calibrate(population, trajectories, tail))
 
     def rollout(
         self,
@@ -269,6 +277,29 @@ class PersonalizedSimulator:
             raise ConfigurationError(f"agent {agent}: nothing was done after time {t}, so say which actions to try")
         return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
 
+    def objective(self, reward: Reward | None = None, terminated: Termination | None = None) -> Objective:
+        """What is to be maximised, and when it ends.
+
+        Parameters
+        ----------
+        reward : callable, optional
+            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; the
+            table's or the environment's where not given.
+        terminated : callable, optional
+            states (..., D) -> (...) bool; as learned from the table, or as in the environment, where not given.
+
+        Raises
+        ------
+        ConfigurationError
+            If no reward is given, and none is known.
+        """
+        known = self.outcomes
+        if reward is None:
+            if known is None or not known.rewarded:
+                raise ConfigurationError("the table has no rewards, so say by `objective` what is to be maximised")
+            reward = known.reward
+        return Objective(reward, terminated or (_never if known is None else known.terminated))
+
     def plan(
         self,
         agent: int | str,
@@ -302,7 +333,7 @@ class PersonalizedSimulator:
             If no objective is given, and the table had no rewards.
         """
         _check_positive(horizon=horizon)
-        goal = self._objective(objective)
+        goal = self.objective(objective)
         simulator = self.population.personalize(agent)
         space, realise = table_action_space(self.trajectories)
         start = torch.as_tensor(self._state(state), dtype=torch.float32)[None]
@@ -367,10 +398,13 @@ class PersonalizedSimulator:
         folder = Path(folder)
         written = [*self.population.save(folder), folder / _RECORDED]
         write_table(trajectories_table(self.trajectories), folder / _RECORDED)
-        if self.outcomes is not None:
+        if isinstance(self.outcomes, OutcomeModel):
             written.append(save_outcomes(self.outcomes, folder / _OUTCOMES))
+        elif self.outcomes is not None:
+            written.append(folder / _ENVIRONMENT)
+            write_json({"environment": self.outcomes.name}, written[-1])
         if self.calibration is not None:
-            written.append(self.calibration.save(folder / _CALIBRATION))
+            written.append(self.calibration.save(folder / CALIBRATION))
         return written
 
     @classmethod
@@ -383,17 +417,15 @@ class PersonalizedSimulator:
             If a file is missing or damaged.
         """
         folder = Path(folder)
+        calibration = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else None
         if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
             # A run of an environment leaves its table where it lies.
             run = FittedRun.load(folder)
-            return cls(run.personalized, run.trajectories())
+            return cls(run.personalized, run.trajectories(), run.environment, calibration)
         population = FittedPopulation.load(folder)
         schema = population.schema
         trajectories = load_trajectories(folder / _RECORDED, schema, clock_column(schema))
-        path = folder / _OUTCOMES
-        outcomes = load_outcomes(path, schema) if path.is_file() else None
-        path = folder / _CALIBRATION
-        return cls(population, trajectories, outcomes, Calibration.load(path) if path.is_file() else None)
+        return cls(population, trajectories, _load_outcomes(folder, schema), calibration)
 
     def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
         members = self.population.rollout(agent, state, actions)
@@ -401,44 +433,15 @@ class PersonalizedSimulator:
         if level is None:
             return prediction
         if self.calibration is None:
-            raise ConfigurationError("intervals are calibrated by PersonalizedSimulator.fit: this one was not")
+            raise ConfigurationError(
+                "intervals are calibrated on held-out tails of trajectories: there were none here, or the run is older"
+            )
         self.calibration.check(level)
         row = torch.as_tensor(state)[None], torch.as_tensor(actions)[None]
-        width = self.calibration.half_width(self._spread(self.population.index([agent]), *row), level)[0]
+        spread = rollout_spread(self.population, self.trajectories, self.population.index([agent]), *row)
+        width = self.calibration.half_width(spread, level)[0]
         start = np.zeros((1, width.shape[1]), dtype=np.float32)
         return replace(prediction, half_width=np.concatenate((start, width.float().numpy())))
-
-    def _spread(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Spread of rollouts from states (B, D) of agents (B,), given by their indices in the population: (B, H, D)."""
-        simulator = self.population.simulator
-        distinct, place = agents.unique(return_inverse=True)
-        factors = simulator.agent_encoder.table().detach()
-        prior = population_prior(factors)
-        posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(distinct), -1)))
-        # Agents that covariates alone tell of have no rows here.
-        known = {label: row for row, label in enumerate(self.trajectories.agent_ids)}
-        here = [known.get(self.population.agent_ids[agent], -1) for agent in distinct.tolist()]
-        rows = self.trajectories.of_agents(torch.tensor(here))
-        batch = self.trajectories.transitions(rows, self.trajectories.row_agent())
-        order = torch.full((self.trajectories.num_agents + 1,), -1)
-        order[torch.tensor(here)] = torch.arange(len(here))
-        posterior.update(batch._replace(agent=order[batch.agent]))
-        root = posterior.root[:, place]
-        rollouts = sampled_rollouts(self.population, factors.double()[:, agents], root, states, actions)
-        return spread(rollouts, simulator.delta_rms)
-
-    def _calibrate(self, tail: float) -> Calibration | None:
-        """Compare rollouts of held-out tails with what happened; None where no trajectory is long enough for a tail."""
-        recorded = self.trajectories
-        windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), _HORIZON)
-        windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_TAILS])
-        if not len(windows.steps):
-            return None
-        horizon = int(windows.steps.max())
-        valid = torch.arange(horizon) < windows.steps[:, None]
-        predicted = predict(self.population.simulator, windows.agent, windows)[:, :horizon]
-        spreads = self._spread(windows.agent, windows.start, windows.action[:, :horizon])
-        return Calibration.of(predicted - windows.target[:, :horizon], spreads, valid)
 
     def _encode(self, actions: Any) -> np.ndarray:
         if hasattr(actions, "__arrow_c_stream__"):
@@ -500,15 +503,6 @@ class PersonalizedSimulator:
         trajectory = int(torch.searchsorted(recorded.offsets, row, right=True)) - 1
         return row, int(recorded.offsets[trajectory + 1]) - 1
 
-    def _objective(self, objective: Reward | None) -> Objective:
-        learned = self.outcomes
-        reward = objective
-        if reward is None and learned is not None and learned.reward_net is not None:
-            reward = learned.reward
-        if reward is None:
-            raise ConfigurationError("the table has no rewards, so say by `objective` what is to be maximised")
-        return Objective(reward, _never if learned is None else learned.terminated)
-
     def _prior(
         self, seen: Trajectories | None, covariates: Any, known_covariates: Any
     ) -> tuple[FactorPrior, tuple[int | str, ...]]:
@@ -548,6 +542,17 @@ class PersonalizedSimulator:
         doubled = [label for label, count in Counter(ids).items() if count > 1]
         if doubled:
             raise ConfigurationError(f"agent {doubled[0]!r} stands twice")
+
+
+def _load_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environment | None:
+    """What :meth:`PersonalizedSimulator.save` wrote of rewards and ends."""
+    known, learned = folder / _ENVIRONMENT, folder / _OUTCOMES
+    if known.is_file():
+        values = read_json(known)
+        if not isinstance(values, dict) or "environment" not in values:
+            raise ConfigurationError(f"{known} is damaged: it names no environment")
+        return get_environment(values["environment"])
+    return load_outcomes(learned, schema) if learned.is_file() else None
 
 
 def _check_positive(**values: int) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.planning.actions import ActionSpace, Box, Discrete
+from persim_lightning.types import Schema
 
 
 def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callable[[Tensor], Tensor]]:
@@ -30,17 +31,20 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     if schema.num_actions is not None:
         return Discrete(schema.num_actions), lambda plans: plans
     recorded = trajectories.action[trajectories.split_rows(0.0)[0]]
-    categories = [column.categories for column in schema.actions_as_given]
-    widths = [1 if known is None else len(known) for known in categories]
-    ranges = recorded.amin(0).split(widths), recorded.amax(0).split(widths)
+    lowest, highest = recorded.amin(0), recorded.amax(0)
 
     def realise(plans: Tensor) -> Tensor:
-        parts = []
-        for part, lowest, highest, known in zip(plans.split(widths, -1), *ranges, categories, strict=True):
-            if known is None:
-                parts.append(lowest + (part + 1) / 2 * (highest - lowest))
-            else:
-                parts.append(torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0))
-        return torch.cat(parts, dim=-1)
+        # Every indicator was recorded as 0 and as 1, so stretching them keeps their order.
+        return one_category_each(lowest + (plans + 1) / 2 * (highest - lowest), schema)
 
     return Box(recorded.shape[1]), realise
+
+
+def one_category_each(actions: Tensor, schema: Schema) -> Tensor:
+    """Coordinates (..., A) of actions with one indicator of every category set: the largest one."""
+    widths = [1 if column.categories is None else len(column.categories) for column in schema.actions_as_given]
+    parts = [
+        part if column.categories is None else torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0)
+        for part, column in zip(actions.split(widths, -1), schema.actions_as_given, strict=True)
+    ]
+    return torch.cat(parts, dim=-1)

@@ -78,7 +78,7 @@ class Calibration:
     ----------
     levels : tuple of float
     factors : Tensor, shape (L, H, D)
-        By horizon and coordinate; beyond H the last one holds.
+        By horizon and coordinate; beyond H the last one holds, but none below a normal distribution's.
     """
 
     levels: tuple[float, ...]
@@ -145,5 +145,8 @@ class Calibration:
         place = torch.tensor(self.levels)
         upper = int(torch.searchsorted(place, level).clamp(1, len(place) - 1))
         share = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
-        factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)
-        return spreads * factor[steps]
+        factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)[steps]
+        # Errors that build up show late: what has not been seen is not believed to be smaller than the spread says.
+        beyond = torch.arange(spreads.shape[1])[:, None] >= self.factors.shape[1]
+        normal = math.sqrt(2) * torch.erfinv(torch.tensor(level))
+        return spreads * torch.where(beyond, factor.clamp(min=normal), factor)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from persim_lightning.data.minari_dataset import minari_table
 from persim_lightning.data.table import read_table
 from persim_lightning.errors import ConfigurationError, TableError
 
@@ -81,8 +82,9 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
 
     Parameters
     ----------
-    source : path, pyarrow.Table, pandas or polars DataFrame, or dict of columns
-        A path names a .parquet or .csv file. Data frames need nothing installed beside themselves.
+    source : path, pyarrow.Table, pandas or polars DataFrame, dict of columns, or minari.MinariDataset
+        A path names a .parquet or .csv file, or the folder of a Minari data set. Data frames need
+        nothing installed beside themselves.
     name : str
         What to call it where it is no file.
 
@@ -96,6 +98,8 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
     try:
         if isinstance(source, pa.Table):
             table = source
+        elif hasattr(source, "iterate_episodes"):
+            table = minari_table(source, name)
         elif isinstance(source, Mapping):
             table = pa.table(dict(source))
         elif hasattr(source, "__arrow_c_stream__"):
@@ -103,7 +107,8 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
         else:
             kind = f"{type(source).__module__}.{type(source).__qualname__}"
             raise TableError(
-                f"{name}: give a path, a pyarrow table, a pandas or polars data frame or a dict of columns, not {kind}"
+                f"{name}: give a path, a pyarrow table, a pandas or polars data frame, a Minari data set "
+                f"or a dict of columns, not {kind}"
             )
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise TableError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error

@@ -35,6 +35,8 @@ class TablePaths:
 
     def __post_init__(self) -> None:
         for path in (self.train, self.test, self.agents):
+            if path is not None and path.is_dir():
+                raise ConfigurationError(f"{path} is a folder; of a Minari data set, give its file data/main_data.hdf5")
             if path is not None and not path.is_file():
                 raise ConfigurationError(f"{path}: no such file")
 

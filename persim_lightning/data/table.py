@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
+from persim_lightning.data.minari_dataset import minari_table, open_minari
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
 from persim_lightning.files import atomic_write
@@ -23,16 +24,20 @@ from persim_lightning.types import Schema
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read a Parquet or CSV file.
+    """Read a Parquet or CSV file, or a Minari data set: its folder, or its file `main_data.hdf5`.
 
     Raises
     ------
     TableError
         If the file is missing, has another suffix, cannot be parsed, or is empty.
     """
+    if path.is_dir() or (path.suffix == ".hdf5" and path.is_file()):
+        return minari_table(open_minari(path), str(path))
     readers = {".parquet": pq.read_table, ".csv": _read_csv}
-    if path.suffix not in readers:
-        raise TableError(f"{path}: tables are read from .parquet or .csv files, not '{path.suffix}'")
+    if path.suffix not in (*readers, ".hdf5"):
+        raise TableError(
+            f"{path}: tables are read from .parquet or .csv files and Minari data sets, not '{path.suffix}'"
+        )
     if not path.is_file():
         raise TableError(f"{path}: no such file")
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -79,6 +79,7 @@ class Environment:
     terminated: Callable[[Tensor], Tensor]
     rollout: Callable[[Tensor, Tensor, Tensor], Tensor]
     put: Callable[[Any, np.ndarray], None]
+    rewarded: ClassVar[bool] = True
 
     @property
     def schema(self) -> Schema:

@@ -87,6 +87,11 @@ class OutcomeModel(nn.Module):
         self.register_buffer("reward_mean", torch.zeros(()))
         self.register_buffer("reward_std", torch.ones(()))
 
+    @property
+    def rewarded(self) -> bool:
+        """Whether rewards are known."""
+        return self.reward_net is not None
+
     def inputs(self, states: Tensor, actions: Tensor, following: Tensor) -> Tensor:
         """What rewards are predicted from: states, actions (one-hot where discrete) and changes of state."""
         encoded = actions if self.num_actions is None else F.one_hot(actions, self.num_actions).to(states.dtype)

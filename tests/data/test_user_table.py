@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from persim_lightning.data.columns import TableColumns, as_table
+from persim_lightning.data.decode import decode_actions
 from persim_lightning.data.table import write_table
-from persim_lightning.data.user_table import decode_actions, encode_actions, read_like, user_trajectories
+from persim_lightning.data.user_table import encode_actions, read_like, user_trajectories
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.types import Schema
 

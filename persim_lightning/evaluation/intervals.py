@@ -1,0 +1,141 @@
+"""Intervals of a fitted population: how wide they have to be, and how often they hold the truth."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from persim_lightning.adaptation.intervals import Calibration, sampled_rollouts, spread
+from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
+from persim_lightning.models.population import FittedPopulation
+
+# Tails that intervals are calibrated on, and test episodes of an agent that they are judged by, at most.
+_MAX_TAILS, _MAX_EPISODES = 1000, 40
+COVERAGE_LEVELS = (0.8, 0.9, 0.95)
+
+
+def rollout_spread(
+    population: FittedPopulation, recorded: Trajectories, agents: Tensor, states: Tensor, actions: Tensor
+) -> Tensor:
+    """Spread of rollouts over members and over what agents' recorded rows leave open of their factors.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    recorded : Trajectories
+        What is recorded of its agents.
+    agents : Tensor, shape (B,), int64
+        Indices in the population.
+    states : Tensor, shape (B, D)
+    actions : Tensor, shape (B, H) or (B, H, A)
+
+    Returns
+    -------
+    Tensor, shape (B, H, D)
+    """
+    simulator = population.simulator
+    distinct, place = agents.unique(return_inverse=True)
+    factors = simulator.agent_encoder.table().detach()
+    prior = population_prior(factors)
+    posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(distinct), -1)))
+    # Agents that covariates alone tell of have no rows here.
+    known = {label: row for row, label in enumerate(recorded.agent_ids)}
+    here = [known.get(population.agent_ids[agent], -1) for agent in distinct.tolist()]
+    rows = recorded.of_agents(torch.tensor(here))
+    batch = recorded.transitions(rows, recorded.row_agent())
+    order = torch.full((recorded.num_agents + 1,), -1)
+    order[torch.tensor(here)] = torch.arange(len(here))
+    posterior.update(batch._replace(agent=order[batch.agent]))
+    root = posterior.root[:, place]
+    rollouts = sampled_rollouts(population, factors.double()[:, agents], root, states, actions)
+    return spread(rollouts, simulator.delta_rms)
+
+
+class _Errors(NamedTuple):
+    """Errors (B, H, D) of rollouts, their spreads, and which steps (B, H) were recorded."""
+
+    error: Tensor
+    spread: Tensor
+    valid: Tensor
+
+
+def _errors(
+    population: FittedPopulation, recorded: Trajectories, agents: Tensor, windows: EpisodeWindows
+) -> _Errors | None:
+    """Rollouts of windows, of agents (B,) by their indices in the population; None where no window has a step."""
+    rows = (windows.steps > 0).nonzero()[:, 0]
+    if not len(rows):
+        return None
+    windows, agents = windows.select(rows), agents[rows]
+    horizon = int(windows.steps.max())
+    valid = torch.arange(horizon) < windows.steps[:, None]
+    predicted = predict(population.simulator, agents, windows)[:, :horizon]
+    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action[:, :horizon])
+    return _Errors(predicted - windows.target[:, :horizon], spreads, valid)
+
+
+def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float) -> Calibration | None:
+    """Compare rollouts of held-out tails with what happened.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    recorded : Trajectories
+        What it was fitted on.
+    tail : float
+        Share of every trajectory, at its tail, that it was not trained on.
+
+    Returns
+    -------
+    Calibration or None
+        None where no trajectory is long enough for a tail.
+    """
+    windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), HORIZON)
+    windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_TAILS])
+    errors = _errors(population, recorded, windows.agent, windows)
+    return None if errors is None else Calibration.of(*errors)
+
+
+def coverage(
+    population: FittedPopulation, recorded: Trajectories, calibration: Calibration, test: Trajectories
+) -> list[dict[str, Any]]:
+    """How often intervals hold the truth, along the prediction protocol's rollouts of test episodes.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    recorded : Trajectories
+        What it was fitted on.
+    calibration : Calibration
+    test : Trajectories
+        Of agents of the population; the first 40 episodes of each count.
+
+    Returns
+    -------
+    list of dict
+        For every agent the shares of (step, coordinate) pairs inside, by level, such as `0.9`; agents of which no test
+        episode reaches the first scored step are left out.
+    """
+    windows = EpisodeWindows.cut(test)
+    scored = windows.steps > 0
+    chosen = [(scored & (windows.agent == row)).nonzero()[:_MAX_EPISODES, 0] for row in range(test.num_agents)]
+    windows = windows.select(torch.cat(chosen))
+    errors = _errors(population, recorded, population.index(test.agent_ids)[windows.agent], windows)
+    if errors is None:
+        return []
+    inside = {
+        level: (errors.error.abs() <= calibration.half_width(errors.spread, level)) & errors.valid[..., None]
+        for level in COVERAGE_LEVELS
+    }
+    records: list[dict[str, Any]] = []
+    for row, label in enumerate(test.agent_ids):
+        own = windows.agent == row
+        if bool(own.any()):
+            asked = int(errors.valid[own].sum()) * errors.error.shape[-1]
+            shares = {f"{level:g}": float(hit[own].sum()) / asked for level, hit in inside.items()}
+            records.append({"agent": label, "episodes": int(own.sum()), **shares})
+    return records
