@@ -16,7 +16,7 @@ from persim_lightning.data.card import file_sha256
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, return_cell, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
-from persim_lightning.evaluation.run import FittedRun
+from persim_lightning.evaluation.run import FittedRun, choose_agents
 from persim_lightning.files import check_writable, read_json, write_json
 from persim_lightning.models.population import WEIGHTS
 from persim_lightning.terminal import print_table
@@ -129,7 +129,7 @@ def play_request(request: PlanRequest) -> dict[str, Any]:
     for path in (request.out, given.video):
         if path is not None:
             check_writable(path)
-    agents = run.choose_agents(given.agents)
+    agents = choose_agents(run.personalized.agent_ids, given.agents)
     covariates = run.covariates(agents)
     if given.video is not None:
         check_video(run.real_environment(), given.video)

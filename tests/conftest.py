@@ -15,6 +15,8 @@ from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema, WallContacts
 
 ROOT = Path(__file__).parents[1]
+# Each worker of pytest-xdist has a core; two threads each would wait for one another.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

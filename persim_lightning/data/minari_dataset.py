@@ -64,7 +64,7 @@ def open_minari(path: Path) -> MinariDataset:
         # Minari would make the environment that the file names, whatever that is, to learn its spaces.
         if not {"observation_space", "action_space"} <= set(json.loads(description.read_text())):
             raise TableError(f"{description}: it does not say what observations and actions are")
-        return MinariDataset(folder)
+        return MinariDataset(folder.absolute())
     except (ValueError, KeyError, OSError, AssertionError, TypeError, ImportError) as error:
         raise TableError(f"{path}: not a readable Minari data set ({type(error).__name__}: {error})") from error
 
@@ -168,13 +168,16 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
     Raises
     ------
     ConfigurationError
-        If the folder exists, or the id is none.
+        If the folder exists, the id is none, or minari is not installed.
     """
-    from minari import __version__
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_dataset import parse_dataset_id
-    from minari.dataset.minari_storage import MinariStorage
-
+    try:
+        import h5py  # noqa: F401  # minari looks for it late
+        from minari import __version__
+        from minari.data_collector import EpisodeBuffer
+        from minari.dataset.minari_dataset import parse_dataset_id
+        from minari.dataset.minari_storage import MinariStorage
+    except ImportError as error:
+        raise ConfigurationError("Minari needs further packages: pip install 'persim-lightning[interop]'") from error
     if folder.exists():
         raise ConfigurationError(f"{folder} exists: choose another folder")
     try:
@@ -200,9 +203,11 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
                 rewards=np.full(length, np.nan) if reward is None else reward[start : end - 1].numpy(),
                 terminations=terminated,
                 truncations=ends & ~terminated,
+                infos={},
             )
         )
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    # Minari joins relative paths twice.
+    temporary = folder.absolute().with_name(f".{folder.name}-{uuid.uuid4().hex}")
     (temporary / "data").mkdir(parents=True)
     try:
         spaces = trajectory_spaces(trajectories)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,6 +88,27 @@ class Trajectories:
         """Rows that start a transition of some agents, given by their indices."""
         rows, _ = self.split_rows(0.0)
         return rows[torch.isin(self.row_agent()[rows], chosen)]
+
+    def restricted(self, agents: Sequence[int | str]) -> Trajectories:
+        """The trajectories of some agents, given by their ids, in this order."""
+        index = torch.tensor([self.agent_ids.index(label) for label in agents])
+        chosen = torch.cat([(self.agent == agent).nonzero()[:, 0] for agent in index])
+        own = torch.full((self.num_agents,), -1)
+        own[index] = torch.arange(len(index))
+        rows = torch.cat([torch.arange(*self.offsets[number : number + 2].tolist()) for number in chosen.tolist()])
+        values: dict[str, Any] = {
+            name: None if value is None else value[rows]
+            for name, value in vars(self).items()
+            if name in ("state", "action", "delta", "reward", "time")
+        }
+        return Trajectories(
+            schema=self.schema,
+            agent_ids=tuple(agents),
+            agent=own[self.agent[chosen]],
+            offsets=torch.cat((torch.zeros(1, dtype=torch.int64), self.lengths[chosen].cumsum(0))),
+            terminated=self.terminated[chosen],
+            **values,
+        )
 
     def returns(self) -> Tensor:
         """Undiscounted return of each trajectory, shape (E,), float64.

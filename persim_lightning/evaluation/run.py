@@ -96,30 +96,6 @@ class FittedRun:
             raise ConfigurationError(f"{self.folder} was fitted on a table of your own: no real environment is known")
         return self.environment
 
-    def choose_agents(self, text: str) -> tuple[int | str, ...]:
-        """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
-
-        Raises
-        ------
-        ConfigurationError
-            If an agent is unknown.
-        """
-        known = {str(label): label for label in self.personalized.agent_ids}
-        chosen: list[str] = []
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            if part not in known and dash and first.isdigit() and last.isdigit():
-                chosen += map(str, range(int(first), int(last) + 1))
-            else:
-                chosen.append(part)
-        unknown = [label for label in chosen if label not in known]
-        some = ", ".join(list(known)[:5])
-        if unknown:
-            raise ConfigurationError(f"agent '{unknown[0]}': the run knows {len(known)} agents ({some}, …)")
-        if not chosen:
-            raise ConfigurationError(f"agents '{text}' names no agent; the run knows {len(known)} ({some}, …)")
-        return tuple(dict.fromkeys(known[label] for label in chosen))
-
     def covariates(self, agents: Sequence[int | str]) -> Tensor:
         """True covariates (N, C) of agents: they make the real environment, and no simulator sees them.
 
@@ -147,3 +123,34 @@ def true_covariates(environment: Environment, path: Path, agents: Sequence[int |
     if missing:
         raise ConfigurationError(f"{path}: no column '{missing[0]}'")
     return torch.from_numpy(values[:, [names.index(name) for name in wanted]])
+
+
+def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str, ...]:
+    """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
+
+    Parameters
+    ----------
+    agent_ids : sequence of int or str
+        The known ones.
+    text : str
+
+    Raises
+    ------
+    ConfigurationError
+        If an agent is unknown.
+    """
+    known = {str(label): label for label in agent_ids}
+    chosen: list[str] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if part not in known and dash and first.isdigit() and last.isdigit():
+            chosen += map(str, range(int(first), int(last) + 1))
+        else:
+            chosen.append(part)
+    unknown = [label for label in chosen if label not in known]
+    some = ", ".join(list(known)[:5])
+    if unknown:
+        raise ConfigurationError(f"agent '{unknown[0]}': the run knows {len(known)} agents ({some}, …)")
+    if not chosen:
+        raise ConfigurationError(f"agents '{text}' names no agent; the run knows {len(known)} ({some}, …)")
+    return tuple(dict.fromkeys(known[label] for label in chosen))

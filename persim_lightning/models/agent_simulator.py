@@ -39,7 +39,7 @@ class AgentSimulator(nn.Module):
     def __init__(self, simulator: Simulator, factors: Tensor) -> None:
         super().__init__()
         self.members, self.state_dim, self.num_agents = simulator.members, simulator.state_dim, factors.shape[1]
-        self.walls, self._angles = simulator.walls, simulator.state_encoder.angles
+        self.walls, self.angles = simulator.walls, simulator.state_encoder.angles
         self.action_encoder = None if simulator.is_discrete else simulator.action_encoder
         layers, head = _unstandardised(simulator.state_encoder)
         self._depth = len(layers)
@@ -56,6 +56,10 @@ class AgentSimulator(nn.Module):
     head_hidden: Tensor
     head_inputs: Tensor
     head_bias: Tensor
+
+    def hidden_layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights (M, out, in) and biases (M, out, 1) of the state network's hidden layers, on raw inputs."""
+        return [(getattr(self, f"weight{index}"), getattr(self, f"bias{index}")) for index in range(self._depth)]
 
     def forward(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
         """Δs in raw units.
@@ -84,13 +88,12 @@ class AgentSimulator(nn.Module):
     def _head(self, states: Tensor, agents: Tensor | None) -> Tensor:
         """(M, D, B) -> what the actions select or multiply, (M, ·, B)."""
         inputs = states
-        if self._angles:
-            angles = states[:, self._angles]
+        if self.angles:
+            angles = states[:, self.angles]
             inputs = torch.cat((states, angles.sin(), angles.cos()), dim=1)
         *layers, direct, output = self._workspace(states)
         features = inputs
-        for index, out in enumerate(layers):
-            weight, bias = getattr(self, f"weight{index}"), getattr(self, f"bias{index}")
+        for (weight, bias), out in zip(self.hidden_layers(), layers, strict=True):
             features = _gelu_(torch.baddbmm(bias, weight, features, out=out))
         start = 0
         for group, size in enumerate(self._sizes(agents, states.shape[-1])):
@@ -119,7 +122,7 @@ class AgentSimulator(nn.Module):
             or (old.shape[-1], old.is_inference()) != (rows, inference)
             or (old.dtype, old.device) != (like.dtype, like.device)
         ):
-            widths = [getattr(self, f"weight{index}").shape[1] for index in range(self._depth)]
+            widths = [weight.shape[1] for weight, _ in self.hidden_layers()]
             widths += 2 * [self.head_bias.shape[2]]
             self._arrays = [self.head_bias.new_empty(self.members, width, rows) for width in widths]
         return self._arrays

@@ -41,11 +41,13 @@ class Walls(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        if not self.enabled:
+        if not self.enabled or torch.equal(states.clamp(self.low, self.high), states):
             return states
+        return self.stop(states)
+
+    def stop(self, states: Tensor) -> Tensor:
+        """As :meth:`forward` of enabled walls, without looking first whether any state lies beyond one."""
         stopped = states.clamp(self.low, self.high)
-        if torch.equal(stopped, states):
-            return states
         below, above = states < self.low, states > self.high
         for hit, contact in ((below, self.low_contact), (above, self.high_contact)):
             # A wall's effect on another coordinate goes before that one's own wall; of several, the first counts.

@@ -1,0 +1,121 @@
+"""One agent's simulator as an ONNX model, for programs without Python or torch (https://onnx.ai)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.files import atomic_write
+from persim_lightning.models.agent_simulator import AgentSimulator
+from persim_lightning.models.population import FittedPopulation
+
+# Lowest that has GELU as one operator.
+_OPSET = 20
+
+
+class PlainStep(nn.Module):
+    """One step of one agent's simulator in plain operators, without arrays that are written into.
+
+    Parameters
+    ----------
+    simulator : AgentSimulator
+        Of a single agent.
+    """
+
+    def __init__(self, simulator: AgentSimulator) -> None:
+        super().__init__()
+        self.simulator = simulator
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """States (M, B, D), actions (B,) int64 or (B, A) -> next states (M, B, D)."""
+        own = self.simulator
+        inputs = state.mT
+        if own.angles:
+            angles = inputs[:, own.angles]
+            inputs = torch.cat((inputs, angles.sin(), angles.cos()), dim=1)
+        features = inputs
+        for weight, bias in own.hidden_layers():
+            features = F.gelu(weight @ features + bias)
+        output = own.head_inputs[0] @ inputs + own.head_bias[0]
+        if own.head_hidden.shape[-1]:
+            output = output + own.head_hidden[0] @ features
+        # (M, K, D, B): what a discrete action selects, or what a continuous one's factors weigh.
+        if own.action_encoder is None:
+            weights = F.one_hot(action, output.shape[1] // own.state_dim).to(state.dtype)
+            parts = output.unflatten(1, (-1, own.state_dim)).permute(0, 3, 2, 1)
+        else:
+            weights = own.action_encoder(action.expand(own.members, *action.shape))
+            parts = output.unflatten(1, (own.state_dim, -1)).permute(0, 3, 1, 2)
+        following = state + (parts * weights.unsqueeze(-2)).sum(-1)
+        return own.walls.stop(following) if own.walls.enabled else following
+
+
+def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> Path:
+    """Write one agent's simulator as ONNX, whole or not at all.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    agent : int or str
+    path : Path
+        An .onnx file. Inputs `state` (M, B, D), a trajectory for every ensemble member, and `action` (B,) int64 or
+        (B, A) float32; output `next_state` (M, B, D), all in raw units. B is free. The file's metadata hold the agent
+        and the columns; the prediction is the mean over M.
+
+    Raises
+    ------
+    PersimError
+        If the agent is unknown, the path has another suffix, or onnxscript is not installed.
+    """
+    if path.suffix != ".onnx":
+        raise ConfigurationError(f"{path}: give a file that ends with .onnx")
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError("ONNX needs further packages: pip install 'persim-lightning[interop]'") from error
+    schema, simulator = population.schema, population.personalize(agent)
+    state = torch.zeros(simulator.members, 2, schema.state_dim)
+    action = torch.zeros(2, dtype=torch.int64) if schema.num_actions is not None else torch.zeros(2, schema.action_dim)
+    batch = torch.export.Dim("batch")
+    with _quiet():
+        program = torch.onnx.export(
+            PlainStep(simulator).eval(),
+            (state, action),
+            input_names=["state", "action"],
+            output_names=["next_state"],
+            dynamic_shapes={"state": {1: batch}, "action": {0: batch}},
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {"agent": json.dumps(agent), "schema": json.dumps(schema.to_dict())})
+    with atomic_write(path) as temporary:
+        onnx.save(model, temporary)
+    return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """What the exporter says of torchvision and of its own future is of no use to anyone here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message=".*axis name: batch will not be used")
+            yield
+    finally:
+        logger.setLevel(level)
