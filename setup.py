@@ -4,7 +4,12 @@ from setuptools import find_packages, setup
 
 POLICIES = ["stable-baselines3>=2.6"]
 VIDEO = ["av>=13", "pygame>=2.6"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "pandas>=2.2", "polars>=1.3", *POLICIES, *VIDEO]
+INTEROP = ["minari[hdf5]>=0.5.3", "onnx>=1.17", "onnxscript>=0.3"]
+REPORT = ["plotly>=6"]
+TEST = [
+    *("pytest>=8", "pytest-xdist>=3.6", "pandas>=2.2", "polars>=1.3", "onnxruntime>=1.20", "selenium>=4.20"),
+    *(*POLICIES, *VIDEO, *INTEROP, *REPORT),
+]
 
 setup(
     name="persim-lightning",
@@ -14,7 +19,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["persim_lightning", "persim_lightning.*"]),
-    package_data={"persim_lightning": ["policies/*.safetensors", "policies/*.json", "py.typed"]},
+    package_data={
+        "persim_lightning": ["policies/*.safetensors", "policies/*.json", "py.typed"],
+        "persim_lightning.report": ["*.html", "*.css", "*.js"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
@@ -38,6 +46,8 @@ setup(
     extras_require={
         "policies": POLICIES,
         "video": VIDEO,
+        "interop": INTEROP,
+        "report": REPORT,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
     },

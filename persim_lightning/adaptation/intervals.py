@@ -21,43 +21,50 @@ from persim_lightning.models.population import FittedPopulation
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DRAWS = 8
 # Spreads below this share of a typical step count as that: members may agree by chance.
-_FLOOR = 1e-3
+SPREAD_FLOOR = 1e-3
 # Fewer tails say nothing of a quantile.
 _MIN_TAILS = 10
 
 
+def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
+    """Draws of agents' factors.
+
+    Parameters
+    ----------
+    mean, root : Tensor, shapes (M, B, R) and (M, B, R, R)
+        Beliefs about the factors of B agents: mean, and square root S of the covariance S·Sᵀ.
+    draws : int
+        K. Their noise is the same for all agents and comes in pairs of opposite signs.
+    seed : int
+
+    Returns
+    -------
+    Tensor, shape (M, K, B, R)
+    """
+    members, _, rank = mean.shape
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.randn(members, draws // 2, 1, rank, generator=generator, dtype=torch.float64)
+    noise = torch.cat((half, -half), dim=1)
+    return mean[:, None] + (root[:, None] @ noise.expand(-1, -1, mean.shape[1], -1)[..., None])[..., 0]
+
+
 @torch.no_grad()
-def sampled_rollouts(
-    population: FittedPopulation,
-    mean: Tensor,
-    root: Tensor,
-    states: Tensor,
-    actions: Tensor,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> Tensor:
+def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
     """Rollouts of every member under draws of agents' factors.
 
     Parameters
     ----------
     population : FittedPopulation
-    mean, root : Tensor, shapes (M, B, R) and (M, B, R, R)
-        Beliefs about the factor of the agent of each row: mean, and square root S of the covariance S·Sᵀ.
+    factors : Tensor, shape (M, K, B, R)
+        Draws of the factor of each row's agent, from :func:`drawn_factors`.
     states : Tensor, shape (B, D)
     actions : Tensor, shape (B, H) or (B, H, A)
-    draws : int
-        K. Their noise is the same for all rows and comes in pairs of opposite signs.
-    seed : int
 
     Returns
     -------
     Tensor, shape (M·K, B, H+1, D)
     """
-    members, batch, rank = mean.shape
-    generator = torch.Generator().manual_seed(seed)
-    half = torch.randn(members, draws // 2, 1, rank, generator=generator, dtype=torch.float64)
-    noise = torch.cat((half, -half), dim=1)
-    factors = mean[:, None] + (root[:, None] @ noise.expand(-1, -1, batch, -1)[..., None])[..., 0]
+    draws, batch = factors.shape[1:3]
     first = population.simulator.num_agents
     drawn = extend_population(population, [f"draw {row}" for row in range(draws * batch)], factors.flatten(1, 2))
     rows = first + torch.arange(draws * batch)
@@ -67,7 +74,7 @@ def sampled_rollouts(
 
 def spread(rollouts: Tensor, delta_rms: Tensor) -> Tensor:
     """Standard deviation over members and draws, (S, B, H+1, D) -> (B, H, D), from the first step on, floored."""
-    return rollouts[:, :, 1:].std(0, correction=0).clamp(min=1e-30).maximum(_FLOOR * delta_rms)
+    return rollouts[:, :, 1:].std(0, correction=0).clamp(min=1e-30).maximum(SPREAD_FLOOR * delta_rms)
 
 
 @dataclass(frozen=True)

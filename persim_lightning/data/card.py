@@ -62,7 +62,6 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
         If the table has no rewards.
     """
     steps, returns = trajectories.lengths - 1, trajectories.returns()
-    acted, _ = trajectories.split_rows(0.0)
     test_agents = []
     for agent, covariates in enumerate(environment.test_agents):
         own = trajectories.agent == trajectories.agent_ids.index(agent)
@@ -80,6 +79,17 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
         "dataset": source.dataset,
         "policy": source.policy,
         "seed": source.seed,
+        "returns": _mean_std(returns),
+        "test_agents": test_agents,
+        **summary(trajectories),
+    }
+
+
+def summary(trajectories: Trajectories) -> dict[str, Any]:
+    """Sizes, lengths, states and actions of any table, ready for JSON."""
+    steps = trajectories.lengths - 1
+    acted, _ = trajectories.split_rows(0.0)
+    return {
         "agents": trajectories.num_agents,
         "trajectories": trajectories.num_trajectories,
         "transitions": int(steps.sum()),
@@ -90,8 +100,6 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
             "mean": float(steps.double().mean()),
             "max": int(steps.max()),
         },
-        "returns": _mean_std(returns),
-        "test_agents": test_agents,
         "states": [
             {"name": name, **_spread(trajectories.state[:, index])}
             for index, name in enumerate(trajectories.schema.state)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.intervals import Calibration, sampled_rollouts, spread
+from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
 from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
@@ -16,6 +16,36 @@ from persim_lightning.models.population import FittedPopulation
 # Tails that intervals are calibrated on, and test episodes of an agent that they are judged by, at most.
 _MAX_TAILS, _MAX_EPISODES = 1000, 40
 COVERAGE_LEVELS = (0.8, 0.9, 0.95)
+
+
+def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor) -> Tensor:
+    """Draws of what agents' recorded rows leave open of their factors.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    recorded : Trajectories
+        What is recorded of its agents.
+    agents : Tensor, shape (B,), int64
+        Distinct indices in the population.
+
+    Returns
+    -------
+    Tensor, shape (M, K, B, R)
+    """
+    simulator = population.simulator
+    factors = simulator.agent_encoder.table().detach()
+    prior = population_prior(factors)
+    posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(agents), -1)))
+    # Agents that covariates alone tell of have no rows here.
+    known = {label: row for row, label in enumerate(recorded.agent_ids)}
+    here = [known.get(population.agent_ids[agent], -1) for agent in agents.tolist()]
+    rows = recorded.of_agents(torch.tensor(here))
+    batch = recorded.transitions(rows, recorded.row_agent())
+    order = torch.full((recorded.num_agents + 1,), -1)
+    order[torch.tensor(here)] = torch.arange(len(here))
+    posterior.update(batch._replace(agent=order[batch.agent]))
+    return drawn_factors(factors.double()[:, agents], posterior.root)
 
 
 def rollout_spread(
@@ -37,22 +67,9 @@ def rollout_spread(
     -------
     Tensor, shape (B, H, D)
     """
-    simulator = population.simulator
     distinct, place = agents.unique(return_inverse=True)
-    factors = simulator.agent_encoder.table().detach()
-    prior = population_prior(factors)
-    posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(distinct), -1)))
-    # Agents that covariates alone tell of have no rows here.
-    known = {label: row for row, label in enumerate(recorded.agent_ids)}
-    here = [known.get(population.agent_ids[agent], -1) for agent in distinct.tolist()]
-    rows = recorded.of_agents(torch.tensor(here))
-    batch = recorded.transitions(rows, recorded.row_agent())
-    order = torch.full((recorded.num_agents + 1,), -1)
-    order[torch.tensor(here)] = torch.arange(len(here))
-    posterior.update(batch._replace(agent=order[batch.agent]))
-    root = posterior.root[:, place]
-    rollouts = sampled_rollouts(population, factors.double()[:, agents], root, states, actions)
-    return spread(rollouts, simulator.delta_rms)
+    drawn = believed_factors(population, recorded, distinct)[:, :, place]
+    return spread(sampled_rollouts(population, drawn, states, actions), population.simulator.delta_rms)
 
 
 class _Errors(NamedTuple):

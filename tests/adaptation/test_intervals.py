@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from persim_lightning.adaptation.extend import extend_population
-from persim_lightning.adaptation.intervals import LEVELS, Calibration, sampled_rollouts, spread
+from persim_lightning.adaptation.intervals import LEVELS, Calibration, drawn_factors, sampled_rollouts, spread
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.types import Schema
 from tests.conftest import architecture_of, random_actions, random_simulator
@@ -25,7 +25,7 @@ def test_no_uncertainty_is_the_plain_rollout(population):
     agents = torch.tensor([4, 1])
     mean, states, actions = rows(population, agents)
     certain = torch.zeros(3, 2, 4, 4, dtype=torch.float64)
-    drawn = sampled_rollouts(population, mean, certain, states, actions, draws=4)
+    drawn = sampled_rollouts(population, drawn_factors(mean, certain, draws=4), states, actions)
     plain = population.simulator.rollout(agents, states, actions)
     assert drawn.shape == (12, 2, 6, 3)
     torch.testing.assert_close(drawn, plain.repeat_interleave(4, dim=0), atol=1e-5, rtol=1e-4)
@@ -38,7 +38,8 @@ def test_draws_have_the_mean_and_covariance_of_the_beliefs(population):
     root = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     root = 0.1 * root
     covariance = root @ root.mT
-    drawn = sampled_rollouts(population, mean, root, states, actions[:, :1], draws=4000)[:, 0, 1].unflatten(0, (3, -1))
+    factors = drawn_factors(mean, root, draws=4000)
+    drawn = sampled_rollouts(population, factors, states, actions[:, :1])[:, 0, 1].unflatten(0, (3, -1))
     units = torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
     basis = extend_population(population, list("abcd"), units)
     steps = basis.simulator.rollout(torch.arange(6, 10), states.expand(4, 3), actions[:, :1].expand(4, 1))
@@ -68,3 +69,12 @@ def test_spread_has_a_floor():
     rollouts = torch.zeros(4, 1, 3, 2)
     rollouts[:, :, 1:, 0] = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
     assert spread(rollouts, torch.tensor([1.0, 5.0])).tolist() == [[[1.0, pytest.approx(0.005)]] * 2]
+
+
+def test_beyond_the_calibrated_horizon_intervals_are_never_narrower_than_a_normal_distributions():
+    errors = torch.full((30, 2, 2), 0.1)
+    errors[..., 1] = 5.0
+    calibration = Calibration.of(errors, torch.ones_like(errors), torch.ones(30, 2, dtype=torch.bool))
+    widths = calibration.half_width(torch.ones(1, 4, 2), 0.9)[0]
+    torch.testing.assert_close(widths[:, 0], torch.tensor([0.1, 0.1, 1.6449, 1.6449]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(widths[:, 1], torch.full((4,), 5.0))

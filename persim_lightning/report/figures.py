@@ -1,0 +1,230 @@
+"""Figures of the report (plotly)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+_BLUE, _BAND, _GREY = "#1f63b5", "rgba(31,99,181,0.18)", "#444"
+_MODES = ("agent", "state", "action")
+# More panels would be unreadable.
+MAX_COORDINATES = 6
+# Below it everything is rounding.
+_FLOOR = 1e-14
+
+
+class Episode(NamedTuple):
+    """A predicted and a recorded trajectory.
+
+    Attributes
+    ----------
+    agent : str
+    mean, recorded : ndarray, shape (H+1, D)
+    half_width : ndarray, shape (H+1, D), or None
+    """
+
+    agent: str
+    mean: np.ndarray
+    recorded: np.ndarray
+    half_width: np.ndarray | None
+
+
+class Horizon(NamedTuple):
+    """Errors against steps ahead, of one agent or of all together.
+
+    Attributes
+    ----------
+    label : str
+    error : ndarray, shape (H,)
+        Root mean square, in standard deviations of the recorded states.
+    covered : ndarray, shape (H,), or None
+        Share of states inside intervals.
+    """
+
+    label: str
+    error: np.ndarray
+    covered: np.ndarray | None
+
+
+def latent_map(points: np.ndarray, labels: Sequence[str], covariates: dict[str, np.ndarray]) -> go.Figure:
+    """Agents (N, 2) in the plane in which their factors differ most, coloured by what they were never shown."""
+    figure = go.Figure()
+    names = list(covariates) or [""]
+    for name in names:
+        values = covariates.get(name)
+        marker: dict[str, Any] = {"size": 7, "color": _BLUE if values is None else values, "opacity": 0.8}
+        hover = "agent %{text}<extra></extra>"
+        if values is not None:
+            marker |= {"colorscale": "Viridis", "colorbar": {"title": {"text": name}}}
+            hover = f"agent %{{text}}<br>{name} %{{marker.color:.4g}}<extra></extra>"
+        figure.add_scatter(
+            x=points[:, 0],
+            y=points[:, 1],
+            mode="markers",
+            text=list(labels),
+            marker=marker,
+            hovertemplate=hover,
+            visible=name == names[0],
+            name=name or "agents",
+        )
+    if len(names) > 1:
+        buttons = [
+            {"label": f"by {name}", "method": "update", "args": [{"visible": [other == name for other in names]}]}
+            for name in names
+        ]
+        figure.update_layout(updatemenus=[_menu(buttons)])
+    figure.update_xaxes(title="first direction")
+    figure.update_yaxes(title="second direction")
+    return _styled(figure, 480)
+
+
+def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) -> go.Figure:
+    """Predictions with their intervals against what happened, an agent at a time."""
+    shown = state[:MAX_COORDINATES]
+    columns = min(2, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = make_subplots(rows, columns, subplot_titles=list(shown), vertical_spacing=0.28 / rows)
+    for index, episode in enumerate(episodes):
+        steps = np.arange(len(episode.mean))
+        for d in range(len(shown)):
+            place = {"row": d // columns + 1, "col": d % columns + 1}
+            common: dict[str, Any] = {"visible": index == 0, "showlegend": d == 0, "mode": "lines"}
+            if episode.half_width is not None:
+                low, high = (episode.mean[:, d] + sign * episode.half_width[:, d] for sign in (-1, 1))
+                band = {"x": [*steps, *steps[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "fillcolor": _BAND}
+                figure.add_scatter(
+                    **band, **common, line={"width": 0}, hoverinfo="skip", name=f"{level:.0%} interval", **place
+                )
+            line = {"color": _BLUE, "width": 2}
+            figure.add_scatter(x=steps, y=episode.mean[:, d], line=line, name="predicted", **common, **place)
+            line = {"color": _GREY, "width": 1.5, "dash": "dot"}
+            figure.add_scatter(x=steps, y=episode.recorded[:, d], line=line, name="recorded", **common, **place)
+    each = len(figure.data) // len(episodes)
+    buttons = [
+        {
+            "label": f"agent {episode.agent}",
+            "method": "update",
+            "args": [{"visible": [trace // each == index for trace in range(len(figure.data))]}],
+        }
+        for index, episode in enumerate(episodes)
+    ]
+    figure.update_layout(updatemenus=[_menu(buttons)])
+    figure.update_xaxes(title="steps ahead", row=rows)
+    return _styled(figure, 140 + 240 * rows)
+
+
+def horizon(curves: Sequence[Horizon], level: float) -> go.Figure:
+    """Error and coverage of intervals against steps ahead."""
+    calibrated = curves[0].covered is not None
+    titles = ["error, in standard deviations of the states", f"share inside {level:.0%} intervals"]
+    figure = make_subplots(1, 1 + calibrated, subplot_titles=titles[: 1 + calibrated])
+    palette = ["#1f63b5", "#d97706", "#15803d", "#b91c1c", "#7c3aed", "#0e7490", "#a16207", "#be185d"]
+    for index, curve in enumerate(curves):
+        steps, colour = np.arange(1, len(curve.error) + 1), palette[index % len(palette)]
+        common = {"mode": "lines", "line": {"color": colour}, "name": curve.label, "legendgroup": curve.label}
+        figure.add_scatter(x=steps, y=curve.error, row=1, col=1, **common)
+        if curve.covered is not None:
+            figure.add_scatter(x=steps, y=curve.covered, row=1, col=2, showlegend=False, **common)
+    figure.update_yaxes(type="log", row=1, col=1)
+    if calibrated:
+        figure.add_hline(y=level, line={"dash": "dash", "color": _GREY}, row=1, col=2)
+        figure.update_yaxes(range=[0, 1.03], row=1, col=2)
+    figure.update_xaxes(title="steps ahead")
+    return _styled(figure, 400)
+
+
+def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> go.Figure:
+    """What decompositions of each rank leave unexplained, and how fast the modes' singular values fall."""
+    truth = None if theorem is None else theorem["truth"]
+    panels = [name for name, known in (("truth", truth), ("selection", selection), ("spectra", theorem)) if known]
+    titles = {
+        "truth": "best decomposition of the true dynamics",
+        "selection": "held-out error of short fits",
+        "spectra": "singular values of the model's modes",
+    }
+    figure = make_subplots(1, len(panels), subplot_titles=[titles[name] for name in panels])
+    for column, name in enumerate(panels, start=1):
+        place = {"row": 1, "col": column}
+        if name == "truth":
+            assert theorem is not None
+            _draw_truth(figure, theorem, place)
+        elif name == "selection":
+            assert selection is not None
+            errors = sorted((int(rank), error) for rank, error in selection["errors"].items())
+            tried, found = zip(*errors, strict=True)
+            figure.add_scatter(x=tried, y=found, name="short fits", **place)
+            figure.add_vline(x=selection["rank"], line={"dash": "dot", "color": _GREY}, **place)
+        else:
+            assert theorem is not None
+            source = theorem["learned"] or theorem["truth"]["merged"]
+            for mode in _MODES:
+                values = [value for value in source["spectrum"][mode][:25] if value > _FLOOR]
+                figure.add_scatter(
+                    x=np.arange(1, len(values) + 1), y=values, mode="lines+markers", name=f"{mode}s", **place
+                )
+        figure.update_xaxes(title="direction" if name == "spectra" else "rank", **place)
+    figure.update_yaxes(type="log", exponentformat="power")
+    return _styled(figure, 420)
+
+
+def _draw_truth(figure: go.Figure, theorem: dict[str, Any], place: dict[str, int]) -> None:
+    whole, learned = theorem["truth"]["merged"], theorem["learned"]
+    for kind, label in (("cp", "CP"), ("tucker", "Tucker")):
+        figure.add_scatter(x=whole["ranks"], y=np.maximum(whole[kind], _FLOOR), name=label, **place)
+    if learned is not None and learned["against_truth"] is not None:
+        at, error = max(learned["ranks"]), learned["against_truth"]["error"]
+        marker = {"symbol": "star", "size": 13, "color": "#b91c1c"}
+        figure.add_scatter(x=[at], y=[error], mode="markers", marker=marker, name="your model", **place)
+
+
+def training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> go.Figure:
+    """Losses, (epochs, values) each, against epochs."""
+    figure = go.Figure()
+    for name, (epochs, values) in curves.items():
+        mode = "lines+markers" if len(epochs) < 30 else "lines"
+        figure.add_scatter(x=epochs, y=values, mode=mode, name=name)
+    figure.update_yaxes(type="log", title="mean squared error, scaled", exponentformat="power")
+    figure.update_xaxes(title="epoch")
+    return _styled(figure, 380)
+
+
+def coverage(states: np.ndarray, names: Sequence[str]) -> go.Figure:
+    """Histograms of recorded states, shape (R, D)."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = make_subplots(rows, columns, subplot_titles=list(names), vertical_spacing=0.35 / rows)
+    for d in range(len(names)):
+        # Counted here: the page need not hold every row.
+        counts, edges = np.histogram(states[:, d], bins=40)
+        figure.add_bar(
+            x=(edges[1:] + edges[:-1]) / 2,
+            y=counts,
+            width=np.diff(edges),
+            marker={"color": _BLUE},
+            showlegend=False,
+            row=d // columns + 1,
+            col=d % columns + 1,
+        )
+    figure.update_yaxes(type="log")
+    return _styled(figure, 90 + 180 * rows)
+
+
+def _menu(buttons: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.16, "yanchor": "bottom", "bgcolor": "white"}
+
+
+def _styled(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"t": 60, "r": 20, "b": 50, "l": 60},
+        legend={"orientation": "h", "y": 1.06, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        paper_bgcolor="rgba(0,0,0,0)",
+    )
+    figure.update_annotations(font={"size": 13})
+    return figure
