@@ -437,7 +437,7 @@ class PersonalizedSimulator:
                 "intervals are calibrated on held-out tails of trajectories: there were none here, or the run is older"
             )
         self.calibration.check(level)
-        row = torch.as_tensor(state)[None], torch.as_tensor(actions)[None]
+        row = torch.as_tensor(state)[None], torch.as_tensor(actions, dtype=self.trajectories.action.dtype)[None]
         spread = rollout_spread(self.population, self.trajectories, self.population.index([agent]), *row)
         width = self.calibration.half_width(spread, level)[0]
         start = np.zeros((1, width.shape[1]), dtype=np.float32)

@@ -8,11 +8,13 @@ import pyarrow as pa
 import pytest
 import torch
 
+from persim_lightning import PersonalizedSimulator
 from persim_lightning.data.table import write_table
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.population import build_simulator
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema, WallContacts
+from tests.rooms import QUICK, ROLES, rooms
 
 ROOT = Path(__file__).parents[1]
 # Each worker of pytest-xdist has a core; two threads each would wait for one another.
@@ -93,3 +95,15 @@ def architecture_of(simulator: Simulator, kind: str) -> dict:
         "angles": [1],
         "walls": simulator.walls.enabled,
     }
+
+
+@pytest.fixture(scope="session")
+def switched() -> PersonalizedSimulator:
+    """Rooms whose heater is off or on."""
+    return PersonalizedSimulator.fit(rooms(), action=["heater"], **ROLES, **QUICK)
+
+
+@pytest.fixture(scope="session")
+def dialled() -> PersonalizedSimulator:
+    """Rooms with a heater that is dialled, and a mode without effect."""
+    return PersonalizedSimulator.fit(rooms(dial=True), action=["heater", "mode"], **ROLES, **QUICK)

@@ -7,7 +7,6 @@ import pytest
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.export_command import export_command
-from tests.interop.conftest import *  # noqa: F403  # its fixtures
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def horizon(curves: Sequence[Horizon], level: float) -> go.Figure:
         figure.add_scatter(x=steps, y=curve.error, row=1, col=1, **common)
         if curve.covered is not None:
             figure.add_scatter(x=steps, y=curve.covered, row=1, col=2, showlegend=False, **common)
-    figure.update_yaxes(type="log", row=1, col=1)
+    figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=1, col=1)
     if calibrated:
         figure.add_hline(y=level, line={"dash": "dash", "color": _GREY}, row=1, col=2)
         figure.update_yaxes(range=[0, 1.03], row=1, col=2)
@@ -167,7 +167,7 @@ def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> g
                     x=np.arange(1, len(values) + 1), y=values, mode="lines+markers", name=f"{mode}s", **place
                 )
         figure.update_xaxes(title="direction" if name == "spectra" else "rank", **place)
-    figure.update_yaxes(type="log", exponentformat="power")
+    figure.update_yaxes(type="log", dtick=2, exponentformat="power")
     return _styled(figure, 420)
 
 
@@ -187,7 +187,7 @@ def training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> g
     for name, (epochs, values) in curves.items():
         mode = "lines+markers" if len(epochs) < 30 else "lines"
         figure.add_scatter(x=epochs, y=values, mode=mode, name=name)
-    figure.update_yaxes(type="log", title="mean squared error, scaled", exponentformat="power")
+    figure.update_yaxes(type="log", title="mean squared error, scaled", dtick=1, exponentformat="power")
     figure.update_xaxes(title="epoch")
     return _styled(figure, 380)
 
@@ -214,15 +214,16 @@ def coverage(states: np.ndarray, names: Sequence[str]) -> go.Figure:
 
 
 def _menu(buttons: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.16, "yanchor": "bottom", "bgcolor": "white"}
+    return {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "bgcolor": "white"}
 
 
 def _styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"t": 60, "r": 20, "b": 50, "l": 60},
-        legend={"orientation": "h", "y": 1.06, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        margin={"t": 80, "r": 20, "b": 50, "l": 60},
+        # Beside the menu, and clear of the tools at the right.
+        legend={"orientation": "h", "y": 1 + 28 / height, "yanchor": "bottom", "x": 0.15, "xanchor": "left"},
         font={"family": "system-ui, sans-serif", "size": 13},
         paper_bgcolor="rgba(0,0,0,0)",
     )

@@ -59,6 +59,7 @@ def report_page(folder: Path, simulator: PersonalizedSimulator, agents: tuple[in
         sections="\n".join(_section(part) for part in told),
         what_if_data=_json(what_if_data(simulator, agents, level)),
         what_if=_asset("what_if.js"),
+        panel=_asset("panel.js"),
         figures=_json(plots),
     )
 

@@ -16,7 +16,7 @@ from persim_lightning.data.minari_dataset import minari_columns, minari_table, o
 from persim_lightning.data.table import read_table
 from persim_lightning.data.user_table import user_trajectories
 from persim_lightning.errors import ConfigurationError, TableError
-from tests.interop.conftest import ROLES, rooms
+from tests.rooms import ROLES, rooms
 from tests.test_personalized import patients
 
 Discrete, Box, Dict = gymnasium.spaces.Discrete, gymnasium.spaces.Box, gymnasium.spaces.Dict

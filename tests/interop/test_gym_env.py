@@ -11,7 +11,7 @@ from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.interop import AGENT_ID
 from persim_lightning.interop.gym_env import AgentEnv, AgentVectorEnv
 from persim_lightning.interop.simulated_episodes import SimulatedEpisodes
-from tests.interop.conftest import TARGET, following
+from tests.rooms import TARGET, following
 
 
 # Advice on ranges, which are here what was recorded, and unknown for states.

@@ -7,7 +7,7 @@ import torch
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.interop.synthetic import simulated_trajectories
-from tests.interop.conftest import QUICK, ROLES, rooms
+from tests.rooms import QUICK, ROLES, rooms
 
 
 def same(one, two):

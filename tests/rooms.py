@@ -1,9 +1,6 @@
 """Rooms that cool at rates of their own, with a heater that is switched or dialled."""
 
 import numpy as np
-import pytest
-
-from persim_lightning import PersonalizedSimulator
 
 TARGET, OUTSIDE = 21.0, 5.0
 
@@ -31,13 +28,3 @@ def rooms(count=16, hours=50, dial=False, seed=0):
 
 ROLES = {"agent": "room", "time": "hour", "state": ["temperature"], "reward": "comfort"}
 QUICK = {"rank": 2, "members": 3, "hidden_width": 16, "epochs": 150, "progress": False}
-
-
-@pytest.fixture(scope="session")
-def switched():
-    return PersonalizedSimulator.fit(rooms(), action=["heater"], **ROLES, **QUICK)
-
-
-@pytest.fixture(scope="session")
-def dialled():
-    return PersonalizedSimulator.fit(rooms(dial=True), action=["heater", "mode"], **ROLES, **QUICK)
