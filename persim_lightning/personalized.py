@@ -55,8 +55,6 @@ from persim_lightning.types import Schema
 
 _RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
 _ENVIRONMENT, CALIBRATION = "environment.json", "calibration.json"
-# Share of every trajectory, at its tail, that intervals are calibrated on.
-_TAIL = 0.1
 # Optimiser steps of a fit whose epochs are not given, and the batches that they take.
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
 # Where two times are one, as a share of a step.
@@ -137,6 +135,7 @@ class PersonalizedSimulator:
         members: int = 5,
         hidden_width: int = 64,
         epochs: int | None = None,
+        holdout: float = 0.1,
         seed: int = 0,
         progress: bool = True,
         **model: Any,
@@ -157,6 +156,9 @@ class PersonalizedSimulator:
         hidden_width : int
         epochs : int, optional
             So many as make 4,000 optimiser steps where not given.
+        holdout : float
+            Share of every trajectory, at its tail, that is not trained on, so that intervals can be calibrated on it.
+            Intervals of long rollouts want long tails.
         seed : int
             Same seed, same simulator.
         progress : bool
@@ -177,7 +179,7 @@ class PersonalizedSimulator:
         trajectories = user_trajectories(source, columns, name)
         rows = len(trajectories.split_rows(0.0)[0])
         batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))
-        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=_TAIL)
+        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=holdout)
         data.check(world_size=1)
         schema = trajectories.schema
         with torch.random.fork_rng(devices=[]), _quiet():
@@ -193,7 +195,7 @@ class PersonalizedSimulator:
                 progress, accelerator="cpu", max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch))
             )
             trainer.fit(module, datamodule=data)
-        return cls.completed(module.personalized(), trajectories, _TAIL, seed)
+        return cls.completed(module.personalized(), trajectories, holdout, seed)
 
     @classmethod
     def completed(

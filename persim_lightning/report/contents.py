@@ -77,15 +77,14 @@ def _map(folder: Path, simulator: PersonalizedSimulator) -> Section:
     text = (
         f"Every point is one of {len(points)} agents"
         + (f" (every {step}th is shown)" if step > 1 else "")
-        + ", where its learned factors put it: agents that act alike lie together. The two directions hold "
-        f"{share[0]:.0%} and {share[1]:.0%} of the differences."
+        + ", where its learned factors put it: agents that act alike lie together."
     )
     covariates = _covariates(folder, population.agent_ids)
     if covariates:
         text += " Colours are covariates that training never saw."
     labels = [str(label) for label in population.agent_ids]
     coloured = {name: values[shown] for name, values in covariates.items()}
-    return Section("map", "Agents", text, figures.latent_map(points[shown], labels[shown], coloured))
+    return Section("map", "Agents", text, figures.latent_map(points[shown], share, labels[shown], coloured))
 
 
 def _covariates(folder: Path, agent_ids: Sequence[int | str]) -> dict[str, np.ndarray]:

@@ -50,8 +50,19 @@ class Horizon(NamedTuple):
     covered: np.ndarray | None
 
 
-def latent_map(points: np.ndarray, labels: Sequence[str], covariates: dict[str, np.ndarray]) -> go.Figure:
-    """Agents (N, 2) in the plane in which their factors differ most, coloured by what they were never shown."""
+def latent_map(
+    points: np.ndarray, share: np.ndarray, labels: Sequence[str], covariates: dict[str, np.ndarray]
+) -> go.Figure:
+    """Agents in the plane in which their factors differ most, coloured by what they were never shown.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, 2)
+    share : ndarray, shape (2,)
+        Of the differences that either direction holds.
+    labels : sequence of str
+    covariates : dict of name to ndarray of shape (N,)
+    """
     figure = go.Figure()
     names = list(covariates) or [""]
     for name in names:
@@ -77,8 +88,8 @@ def latent_map(points: np.ndarray, labels: Sequence[str], covariates: dict[str, 
             for name in names
         ]
         figure.update_layout(updatemenus=[_menu(buttons)])
-    figure.update_xaxes(title="first direction")
-    figure.update_yaxes(title="second direction")
+    figure.update_xaxes(title=f"first direction ({share[0]:.0%} of the differences)")
+    figure.update_yaxes(title=f"second direction ({share[1]:.0%})")
     return _styled(figure, 480)
 
 
@@ -226,6 +237,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         legend={"orientation": "h", "y": 1 + 28 / height, "yanchor": "bottom", "x": 0.15, "xanchor": "left"},
         font={"family": "system-ui, sans-serif", "size": 13},
         paper_bgcolor="rgba(0,0,0,0)",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#b9c2cd", "activecolor": _BLUE, "remove": ["select", "lasso"]},
     )
     figure.update_annotations(font={"size": 13})
     return figure
