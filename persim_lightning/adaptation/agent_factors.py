@@ -13,6 +13,8 @@ from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Transitions
 
 _ROUNDS = 5
+# Agents that are solved for together.
+_BLOCK = 4096
 
 
 @torch.no_grad()
@@ -49,14 +51,21 @@ def refit_agent_factors(simulator: Simulator, batches: Iterable[Transitions]) ->
         noise = _mean_square_error(factors, gram, moment, square, count)
         prior = population_prior(factors)
         precision = (torch.linalg.inv(prior.covariance) * noise[:, None, None])[:, None]
-        factors = torch.linalg.solve(gram + precision, moment + (precision @ prior.mean[..., None])[..., 0])
+        information = (precision @ prior.mean[..., None])[..., 0]
+        # In blocks: a solver takes several times the memory of what it solves.
+        factors = torch.cat(
+            [
+                torch.linalg.solve(own + precision, told + information)
+                for own, told in zip(gram.split(_BLOCK, dim=1), moment.split(_BLOCK, dim=1), strict=True)
+            ],
+            dim=1,
+        )
     simulator.agent_encoder.deviation.copy_(factors - simulator.agent_encoder.shared)
     return _mean_square_error(factors, gram, moment, square, count)
 
 
 def _mean_square_error(factors: Tensor, gram: Tensor, moment: Tensor, square: float, count: int) -> Tensor:
     """Mean of ‖y - Φu‖² of every member from its moments, shape (M,); floored against rounding."""
-    explained = torch.einsum("mnr,mnrs,mns->m", factors, gram, factors) - 2 * torch.einsum(
-        "mnr,mnr->m", factors, moment
-    )
+    fitted = torch.stack([(own @ told[..., None])[..., 0] for own, told in zip(gram, factors, strict=True)])
+    explained = ((fitted - 2 * moment) * factors).sum((1, 2))
     return ((square + explained) / count).clamp(min=1e-14)

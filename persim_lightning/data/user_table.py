@@ -115,7 +115,11 @@ def user_trajectories(table: pa.Table, columns: TableColumns, source: str, known
         canonical[schema.reward] = table[columns.reward]
     if columns.terminated is not None:
         canonical[schema.terminated] = _flags(table[columns.terminated], columns.terminated, source)
-    return trajectories_from_table(pa.table(canonical), schema, source, clock)
+    trajectories = trajectories_from_table(pa.table(canonical), schema, source, clock)
+    del canonical, table, encoded
+    # Arrow keeps what it has freed: more than the trajectories themselves take.
+    pa.default_memory_pool().release_unused()
+    return trajectories
 
 
 def trajectories_table(trajectories: Trajectories) -> pa.Table:
