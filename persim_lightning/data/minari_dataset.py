@@ -103,6 +103,8 @@ def minari_table(dataset: MinariDataset, source: str = "the Minari data set") ->
     parts: dict[str, list[pa.Array]] = {}
     for number, episode in enumerate(dataset.iterate_episodes()):
         length = len(episode.rewards)
+        if not length:
+            continue
         last = np.arange(length + 1) == length
         observed = _flat(episode.observations, length + 1, source)
         acted = _flat(episode.actions, length, source)

@@ -91,10 +91,11 @@ class Trajectories:
 
     def restricted(self, agents: Sequence[int | str]) -> Trajectories:
         """The trajectories of some agents, given by their ids, in this order."""
-        index = torch.tensor([self.agent_ids.index(label) for label in agents])
-        chosen = torch.cat([(self.agent == agent).nonzero()[:, 0] for agent in index])
-        own = torch.full((self.num_agents,), -1)
-        own[index] = torch.arange(len(index))
+        place = {label: row for row, label in enumerate(self.agent_ids)}
+        own = torch.full((self.num_agents,), len(agents))
+        own[torch.tensor([place[label] for label in agents])] = torch.arange(len(agents))
+        order = own[self.agent].argsort(stable=True)
+        chosen = order[own[self.agent[order]] < len(agents)]
         rows = torch.cat([torch.arange(*self.offsets[number : number + 2].tolist()) for number in chosen.tolist()])
         values: dict[str, Any] = {
             name: None if value is None else value[rows]

@@ -13,8 +13,8 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
 
-# Tails that intervals are calibrated on, and test episodes of an agent that they are judged by, at most.
-_MAX_TAILS, _MAX_EPISODES = 1000, 40
+# Windows that intervals are calibrated on or judged by, and windows of one agent that they are judged by, at most.
+_MAX_WINDOWS, _MAX_EPISODES = 1000, 40
 COVERAGE_LEVELS = (0.8, 0.9, 0.95)
 
 
@@ -112,7 +112,7 @@ def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float)
         None where no trajectory is long enough for a tail.
     """
     windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), HORIZON)
-    windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_TAILS])
+    windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_WINDOWS])
     errors = _errors(population, recorded, windows.agent, windows)
     return None if errors is None else Calibration.of(*errors)
 
@@ -129,7 +129,7 @@ def coverage(
         What it was fitted on.
     calibration : Calibration
     test : Trajectories
-        Of agents of the population; the first 40 episodes of each count.
+        Of agents of the population; the first 40 episodes of each count, fewer where agents are many, 1,000 in all.
 
     Returns
     -------
@@ -137,10 +137,8 @@ def coverage(
         For every agent the shares of (step, coordinate) pairs inside, by level, such as `0.9`; agents of which no test
         episode reaches the first scored step are left out.
     """
-    windows = EpisodeWindows.cut(test)
-    scored = windows.steps > 0
-    chosen = [(scored & (windows.agent == row)).nonzero()[:_MAX_EPISODES, 0] for row in range(test.num_agents)]
-    windows = windows.select(torch.cat(chosen))
+    each = min(_MAX_EPISODES, max(1, _MAX_WINDOWS // test.num_agents))
+    windows = EpisodeWindows.cut(test).first_of_each(each, _MAX_WINDOWS)
     errors = _errors(population, recorded, population.index(test.agent_ids)[windows.agent], windows)
     if errors is None:
         return []

@@ -82,6 +82,14 @@ class EpisodeWindows:
             steps=steps,
         )
 
+    def first_of_each(self, count: int, limit: int) -> EpisodeWindows:
+        """The first `count` windows of every agent that have a step, agent by agent, at most `limit` in all."""
+        rows = (self.steps > 0).nonzero()[:, 0]
+        rows = rows[self.agent[rows].argsort(stable=True)]
+        _, sizes = self.agent[rows].unique_consecutive(return_counts=True)
+        number = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        return self.select(rows[number < count][:limit])
+
     def select(self, index: Tensor) -> EpisodeWindows:
         return EpisodeWindows(*(value[index] for value in vars(self).values()))
 

@@ -66,7 +66,8 @@ def report_page(folder: Path, simulator: PersonalizedSimulator, agents: tuple[in
 
 def offered_agents(simulator: PersonalizedSimulator) -> tuple[int | str, ...]:
     """Agents of the what-if panel where none are named: up to 100 that have recorded rows, the first ones."""
-    return tuple(label for label in simulator.agents if label in set(simulator.trajectories.agent_ids))[:_MAX_AGENTS]
+    recorded = set(simulator.trajectories.agent_ids)
+    return tuple(label for label in simulator.agents if label in recorded)[:_MAX_AGENTS]
 
 
 def _section(part: Section) -> str:

@@ -110,14 +110,10 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
     if test is not None and Path(test).is_file():
         told, trajectories = "test trajectories", read_like(simulator.schema, Path(test))
         start = torch.tensor(10).expand(trajectories.num_trajectories)
-    windows = EpisodeWindows.cut(trajectories, start, HORIZON)
-    long_enough = windows.steps > 0
     each = _MAX_EPISODES if trajectories.num_agents <= _MAX_AGENTS else 1
-    rows = [((windows.agent == row) & long_enough).nonzero()[:each, 0] for row in range(trajectories.num_agents)]
-    chosen = torch.cat(rows)[:_MAX_WINDOWS]
-    if not len(chosen):
+    windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(each, _MAX_WINDOWS)
+    if not len(windows.steps):
         return None
-    windows = windows.select(chosen)
     horizon = int(windows.steps.max())
     windows = EpisodeWindows(
         windows.agent, windows.start, windows.action[:, :horizon], windows.target[:, :horizon], windows.steps

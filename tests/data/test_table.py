@@ -112,3 +112,18 @@ def test_covariates_follow_the_order_of_agents(tmp_path):
     assert values[:, 0].tolist() == [0.1, 0.3]
     with pytest.raises(TableError, match="no row for agent 4"):
         load_covariates(path, (1, 4))
+
+
+def test_trajectories_of_some_agents_keep_their_rows_and_order(table_path, schema):
+    whole = load_trajectories(table_path, schema)
+    swapped = whole.restricted([7, 0])
+    assert swapped.agent_ids == (7, 0)
+    assert swapped.agent.tolist() == [0, 1]
+    assert swapped.offsets.tolist() == [0, 3, 6]
+    for name in ("state", "action", "delta"):
+        one, two = getattr(whole, name), getattr(swapped, name)
+        assert torch.equal(two, torch.cat((one[3:], one[:3])))
+    assert swapped.terminated.tolist() == whole.terminated.flip(0).tolist()
+    alone = whole.restricted([7])
+    assert torch.equal(alone.state, whole.state[3:])
+    assert alone.num_trajectories == 1

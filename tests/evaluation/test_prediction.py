@@ -116,3 +116,14 @@ def test_horizon_r2_equals_r2_over_episodes():
             truth, guess = target[kept, horizon - 1].double(), predicted[kept, horizon - 1].double()
             expected = 1 - (truth - guess).square().sum() / (truth - truth.mean(0)).square().sum()
             assert r2[row, column].item() == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_the_first_windows_of_every_agent_are_found_agent_by_agent():
+    agent = torch.tensor([2, 0, 2, 1, 0, 2, 0])
+    steps = torch.tensor([3, 5, 0, 1, 2, 4, 6])
+    values = torch.arange(7.0)[:, None]
+    windows = EpisodeWindows(agent, values, values, values[..., None], steps)
+    assert windows.first_of_each(2, 100).start[:, 0].tolist() == [1, 4, 3, 0, 5]
+    assert windows.first_of_each(1, 100).start[:, 0].tolist() == [1, 3, 0]
+    assert windows.first_of_each(2, 3).agent.tolist() == [0, 0, 1]
+    assert len(windows.select(torch.tensor([2])).first_of_each(2, 9).steps) == 0
