@@ -186,7 +186,7 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
         parse_dataset_id(dataset_id)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"'{dataset_id}' is no id of a Minari data set, such as patients/real-v0 (parts have two letters or more)"
+            f"'{dataset_id}' is no Minari id such as patients/real-v0 (a namespace has two letters or more)"
         ) from error
     schema = trajectories.schema
     episodes: list[EpisodeBuffer] = []

@@ -73,8 +73,8 @@
     const traces = [], rows = data.state.length;
     const layout = {
       grid: { rows: Math.ceil(rows / 2), columns: rows > 1 ? 2 : 1, pattern: "independent" },
-      height: 90 + 240 * Math.ceil(rows / 2), margin: { t: 20, r: 20, b: 45, l: 60 },
-      legend: { orientation: "h", y: 1.08 / Math.ceil(rows / 2) + (rows > 2 ? 0.5 : 0), yanchor: "bottom" },
+      height: 110 + 240 * Math.ceil(rows / 2), margin: { t: 40, r: 20, b: 45, l: 60 },
+      legend: { orientation: "h", yref: "container", y: 1, yanchor: "top", x: 0 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: "#b9c2cd", activecolor: "#1f63b5" },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     };

@@ -148,6 +148,6 @@ def test_bad_data_sets_are_named(tmp_path):
     recorded = trajectories(rooms(2, 5), **ROLES, action=["heater"])
     with pytest.raises(ConfigurationError, match="exists: choose another"):
         write_minari(recorded, empty, "some/set-v0")
-    with pytest.raises(ConfigurationError, match="is no id"):
+    with pytest.raises(ConfigurationError, match="is no Minari id"):
         write_minari(recorded, tmp_path / "new", "a b")
     assert not (tmp_path / "new").exists()
