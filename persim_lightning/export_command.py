@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from persim_lightning.data.minari_dataset import write_minari
+from persim_lightning.data.minari_dataset import check_minari, write_minari
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.run import choose_agents
 from persim_lightning.files import check_writable
@@ -36,7 +36,7 @@ def export_command(args: list[str] | None = None) -> None:
     if given.to == "onnx":
         if given.agents is None:
             parser.error("--to onnx needs --agents: whose simulator?")
-        if given.id or given.synthetic or given.max_steps:
+        if any(value is not None for value in (given.id, given.synthetic, given.max_steps)):
             parser.error("--id, --synthetic and --max_steps belong to --to minari")
         _export_onnx(given)
     elif given.id is None:
@@ -59,6 +59,7 @@ def _export_onnx(given: argparse.Namespace) -> None:
 
 def _export_minari(given: argparse.Namespace) -> None:
     check_writable(given.out)
+    check_minari(given.out, given.id)
     simulator = PersonalizedSimulator.load(given.run)
     trajectories = simulator.trajectories
     agents = trajectories.agent_ids if given.agents is None else choose_agents(trajectories.agent_ids, given.agents)

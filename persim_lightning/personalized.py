@@ -400,6 +400,9 @@ class PersonalizedSimulator:
         folder = Path(folder)
         written = [*self.population.save(folder), folder / _RECORDED]
         write_table(trajectories_table(self.trajectories), folder / _RECORDED)
+        # What an earlier simulator left here would be taken for this one's.
+        for name in (_OUTCOMES, _ENVIRONMENT, CALIBRATION):
+            (folder / name).unlink(missing_ok=True)
         if isinstance(self.outcomes, OutcomeModel):
             written.append(save_outcomes(self.outcomes, folder / _OUTCOMES))
         elif self.outcomes is not None:

@@ -32,6 +32,8 @@ def report_command(args: list[str] | None = None) -> None:
     out = given.out or given.run / "report.html"
     if not given.run.is_dir():
         raise ConfigurationError(f"{given.run}: no such folder")
+    if out.is_dir():
+        raise ConfigurationError(f"{out} is a folder: give the name of an HTML file")
     check_writable(out)
     simulator = PersonalizedSimulator.load(given.run)
     agents = offered_agents(simulator)

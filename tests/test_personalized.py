@@ -9,6 +9,7 @@ import torch
 
 import persim_lightning.personalized
 from persim_lightning import PersonalizedSimulator
+from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError, TableError
 
 DECAY = {"none": 0.0, "weak": 0.05, "strong": 0.15}
@@ -304,3 +305,21 @@ def test_examples_in_docstrings_run():
     results = doctest.testmod(persim_lightning.personalized)
     assert results.attempted >= 5
     assert results.failed == 0
+
+
+def test_saving_over_another_simulator_leaves_nothing_of_it(simulator, tmp_path):
+    simulator.save(tmp_path)
+    bare = PersonalizedSimulator(simulator.population, simulator.trajectories)
+    bare.save(tmp_path)
+    again = PersonalizedSimulator.load(tmp_path)
+    assert again.outcomes is None
+    assert again.calibration is None
+
+
+def test_runs_of_environments_know_their_rewards_when_saved(simulator, tmp_path):
+    known = PersonalizedSimulator(simulator.population, simulator.trajectories, get_environment("cartpole"))
+    known.save(tmp_path)
+    assert PersonalizedSimulator.load(tmp_path).outcomes is get_environment("cartpole")
+    (tmp_path / "environment.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match="names no environment"):
+        PersonalizedSimulator.load(tmp_path)

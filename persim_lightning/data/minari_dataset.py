@@ -92,6 +92,15 @@ def minari_table(dataset: MinariDataset, source: str = "the Minari data set") ->
     TableError
         If a space holds something else, or there is no episode.
     """
+    try:
+        return _table(dataset, source)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+        if isinstance(error, TableError):
+            raise
+        raise TableError(f"{source}: a damaged Minari data set ({type(error).__name__}: {error})") from error
+
+
+def _table(dataset: MinariDataset, source: str) -> pa.Table:
     own = dataset.storage.metadata.get(_OWN)
     schema = None if own is None else Schema.from_dict(own["schema"])
     states = [column.name for column in _columns("observation", dataset.spec.observation_space, source)]
@@ -139,7 +148,6 @@ def minari_columns(dataset: MinariDataset) -> dict[str, Any]:
     """
     source = "the Minari data set"
     own = dataset.storage.metadata.get(_OWN)
-    present = minari_table(dataset).column_names
     if own is None:
         actions = _columns("action", dataset.spec.action_space, source)
         states = [column.name for column in _columns("observation", dataset.spec.observation_space, source)]
@@ -150,7 +158,31 @@ def minari_columns(dataset: MinariDataset) -> dict[str, Any]:
     found = {role: getattr(roles, role) for role in ("agent", "time", "episode", "terminated")}
     found |= {"state": list(roles.state), "action": [column.name for column in actions]}
     found["categorical"] = [column.name for column in actions if column.code]
-    return found | ({"reward": roles.reward} if roles.reward in present else {})
+    rewarded = any(np.isfinite(episode.rewards).any() for episode in dataset.iterate_episodes())
+    return found | ({"reward": roles.reward} if rewarded else {})
+
+
+def check_minari(folder: Path, dataset_id: str) -> None:
+    """Find out whether :func:`write_minari` could write, before anything is made for it.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder exists, the id is none, or minari is not installed.
+    """
+    try:
+        import h5py  # noqa: F401  # minari looks for it late
+        from minari.dataset.minari_dataset import parse_dataset_id
+    except ImportError as error:
+        raise ConfigurationError("Minari needs further packages: pip install 'persim-lightning[interop]'") from error
+    if folder.exists():
+        raise ConfigurationError(f"{folder} exists: choose another folder")
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"'{dataset_id}' is no Minari id such as patients/real-v0 (a namespace has two letters or more)"
+        ) from error
 
 
 def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, description: str = "") -> Path:
@@ -172,22 +204,11 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
     ConfigurationError
         If the folder exists, the id is none, or minari is not installed.
     """
-    try:
-        import h5py  # noqa: F401  # minari looks for it late
-        from minari import __version__
-        from minari.data_collector import EpisodeBuffer
-        from minari.dataset.minari_dataset import parse_dataset_id
-        from minari.dataset.minari_storage import MinariStorage
-    except ImportError as error:
-        raise ConfigurationError("Minari needs further packages: pip install 'persim-lightning[interop]'") from error
-    if folder.exists():
-        raise ConfigurationError(f"{folder} exists: choose another folder")
-    try:
-        parse_dataset_id(dataset_id)
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(
-            f"'{dataset_id}' is no Minari id such as patients/real-v0 (a namespace has two letters or more)"
-        ) from error
+    check_minari(folder, dataset_id)
+    from minari import __version__
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
     schema = trajectories.schema
     episodes: list[EpisodeBuffer] = []
     agents: list[int | str] = []

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
 from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
+from persim_lightning.data.datamodule import PART_ROWS
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
@@ -41,10 +42,12 @@ def believed_factors(population: FittedPopulation, recorded: Trajectories, agent
     known = {label: row for row, label in enumerate(recorded.agent_ids)}
     here = [known.get(population.agent_ids[agent], -1) for agent in agents.tolist()]
     rows = recorded.of_agents(torch.tensor(here))
-    batch = recorded.transitions(rows, recorded.row_agent())
+    row_agent = recorded.row_agent()
     order = torch.full((recorded.num_agents + 1,), -1)
     order[torch.tensor(here)] = torch.arange(len(here))
-    posterior.update(batch._replace(agent=order[batch.agent]))
+    for part in rows.split(PART_ROWS):
+        batch = recorded.transitions(part, row_agent)
+        posterior.update(batch._replace(agent=order[batch.agent]))
     return drawn_factors(factors.double()[:, agents], posterior.root)
 
 
@@ -112,7 +115,9 @@ def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float)
         None where no trajectory is long enough for a tail.
     """
     windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), HORIZON)
-    windows = windows.select((windows.steps > 0).nonzero()[:, 0][:_MAX_WINDOWS])
+    scored = (windows.steps > 0).nonzero()[:, 0]
+    # Evenly from all of the table: tables are often sorted by what makes agents differ.
+    windows = windows.select(scored[:: max(1, -(-len(scored) // _MAX_WINDOWS))])
     errors = _errors(population, recorded, windows.agent, windows)
     return None if errors is None else Calibration.of(*errors)
 

@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.interop.simulated_episodes import SimulatedEpisodes
 from persim_lightning.personalized import PersonalizedSimulator
 
@@ -92,7 +93,7 @@ class AgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin all episodes anew: observations (B, D)."""
         if isinstance(seed, list):
-            seed = seed[0]
+            raise ConfigurationError("give one seed: all episodes draw from one source of chance")
         super().reset(seed=seed)
         self._episodes.restart(np.arange(self.num_envs), self.np_random)
         self._ended[:] = False

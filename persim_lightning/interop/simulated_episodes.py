@@ -143,6 +143,10 @@ class SimulatedEpisodes:
         """Actions as they are applied: within their ranges, one category of each set."""
         space = self.action_space
         if not isinstance(space, gymnasium.spaces.Box):
-            return torch.from_numpy(actions.astype(np.int64))
+            assert isinstance(space, gymnasium.spaces.Discrete)
+            codes = actions.astype(np.int64)
+            if bool(((codes != actions) | (codes < 0) | (codes >= space.n)).any()):
+                raise ConfigurationError(f"unknown action: the known ones are 0 … {space.n - 1}")
+            return torch.from_numpy(codes)
         clipped = np.clip(actions.astype(np.float32), space.low, space.high)
         return one_category_each(torch.from_numpy(clipped), self._schema)

@@ -67,7 +67,11 @@ def simulated_trajectories(
         observed, acted, steps = _play(batch, policy, generator)
         for row in range(episodes):
             ends = np.array([bool(step.terminated[row] | step.truncated[row]) for step in steps])
+            # A step that diverged led nowhere.
             length = int(ends.argmax()) + 1
+            length -= int(steps[length - 1].diverged[row])
+            if not length:
+                raise ConfigurationError(f"agent {agent}: its simulator diverges in the first step of an episode")
             states = torch.from_numpy(np.stack([values[row] for values in observed[: length + 1]]))
             actions = torch.from_numpy(np.stack([values[row] for values in acted[:length]]))
             parts["state"].append(states)

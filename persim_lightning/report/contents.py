@@ -114,7 +114,9 @@ def _predictions(folder: Path, simulator: PersonalizedSimulator, level: float) -
         growth += "."
     else:
         text += f" Bands are intervals that should hold the truth {level:.0%} of the time."
-        growth += f", and how often intervals of level {level:g} hold the truth."
+        growth += f", and how often intervals of level {level:g} hold the truth." if compared.unseen else "."
+    if not compared.unseen:
+        text += " No test trajectories are known: these may have been trained on, or intervals calibrated on them."
     if len(state) > figures.MAX_COORDINATES:
         text += f" The first {figures.MAX_COORDINATES} of {len(state)} coordinates are shown."
     return [

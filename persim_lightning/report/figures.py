@@ -210,7 +210,7 @@ def coverage(states: np.ndarray, names: Sequence[str]) -> go.Figure:
     figure = make_subplots(rows, columns, subplot_titles=list(names), vertical_spacing=0.35 / rows)
     for d in range(len(names)):
         # Counted here: the page need not hold every row.
-        counts, edges = np.histogram(states[:, d], bins=40)
+        counts, edges = np.histogram(states[:, d].astype(np.float64), bins=40)
         figure.add_bar(
             x=(edges[1:] + edges[:-1]) / 2,
             y=counts,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from persim_lightning.data.user_table import read_like
 from persim_lightning.evaluation.intervals import rollout_spread
-from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
+from persim_lightning.evaluation.prediction import HORIZON, START, EpisodeWindows, predict
 from persim_lightning.files import read_json
 from persim_lightning.personalized import PersonalizedSimulator
 from persim_lightning.report.figures import Episode, Horizon
@@ -29,6 +29,8 @@ class ComparedRollouts:
     ----------
     told : str
         What the trajectories are.
+    unseen : bool
+        Whether neither training nor the calibration of intervals has seen them.
     agents : list of str
         Of every window.
     windows : EpisodeWindows
@@ -40,6 +42,7 @@ class ComparedRollouts:
     """
 
     told: str
+    unseen: bool
     agents: list[str]
     windows: EpisodeWindows
     predicted: Tensor
@@ -81,7 +84,7 @@ class ComparedRollouts:
             return torch.where(valid, values, 0.0).sum(0) / count
 
         rmse = mean((error / self.scale).square().mean(-1)).sqrt().numpy()
-        if self.half_width is None:
+        if self.half_width is None or not self.unseen:
             return Horizon(label, rmse, None)
         inside = (error.abs() <= self.half_width[rows, : valid.shape[1]]).double().mean(-1)
         return Horizon(label, rmse, mean(inside).numpy())
@@ -105,11 +108,11 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
     """
     path = folder / "provenance.json"
     test = read_json(path)["data"].get("test_path") if path.is_file() else None
-    told, trajectories = "the ends of recorded trajectories", simulator.trajectories
+    told, trajectories, unseen = "the ends of recorded trajectories", simulator.trajectories, False
     start = trajectories.tail_starts(_TAIL)
     if test is not None and Path(test).is_file():
-        told, trajectories = "test trajectories", read_like(simulator.schema, Path(test))
-        start = torch.tensor(10).expand(trajectories.num_trajectories)
+        told, trajectories, unseen = "test trajectories", read_like(simulator.schema, Path(test)), True
+        start = torch.tensor(START).expand(trajectories.num_trajectories)
     each = _MAX_EPISODES if trajectories.num_agents <= _MAX_AGENTS else 1
     windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(each, _MAX_WINDOWS)
     if not len(windows.steps):
@@ -126,4 +129,4 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
         half = simulator.calibration.half_width(spread, level)
     predicted = predict(population.simulator, index, windows)
     scale = population.simulator.state_encoder.state_std
-    return ComparedRollouts(told, list(map(str, labels)), windows, predicted, half, scale)
+    return ComparedRollouts(told, unseen, list(map(str, labels)), windows, predicted, half, scale)

@@ -146,13 +146,16 @@ function simulate(data, model, agent, start, actions) {
 
 /** Numbers in [0, 1) that depend on a seed alone. */
 function chance(seed) {
-  let state = (seed * 2654435761 + 1) >>> 0;
-  return () => {
+  let state = (seed * 2654435761 + 1) >>> 0 || 1;
+  const next = () => {
     state ^= state << 13; state >>>= 0;
     state ^= state >>> 17;
     state ^= state << 5; state >>>= 0;
     return state / 4294967296;
   };
+  // The first numbers of small seeds are small, too.
+  for (let drawn = 0; drawn < 20; drawn++) next();
+  return next;
 }
 
 /** The actions of a pattern, as the model takes them, from a recorded row on. */

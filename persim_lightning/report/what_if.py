@@ -110,9 +110,10 @@ def _array(values: Tensor) -> dict[str, Any]:
 
 
 def _beginning(simulator: PersonalizedSimulator, agent: int | str) -> dict[str, Any]:
-    """The first rows of the agent's first trajectory, with one action less."""
+    """The first rows of the agent's first trajectory that has a transition, with one action less."""
     recorded = simulator.trajectories
-    first = int((recorded.agent == recorded.agent_ids.index(agent)).nonzero()[0, 0])
+    moving = (recorded.agent == recorded.agent_ids.index(agent)) & (recorded.lengths > 1)
+    first = int(moving.nonzero()[0, 0])
     start, end = recorded.offsets[first : first + 2].tolist()
     end = min(end, start + MAX_ROWS + 1)
     return {

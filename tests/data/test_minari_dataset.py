@@ -139,6 +139,13 @@ def test_bad_data_sets_are_named(tmp_path):
     (tmp_path / "metadata.json").write_text("{")
     with pytest.raises(TableError, match="not a readable Minari data set"):
         read_table(tmp_path)
+    (tmp_path / "metadata.json").unlink()
+    damaged = foreign(tmp_path / "damaged", *SPACES, walks(2, 5))
+    path = damaged / "data/metadata.json"
+    own = {"schema": {"state": ["x"], "action": ["a"], "num_actions": 2}, "agents": [0]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "persim_lightning": own}))
+    with pytest.raises(TableError, match="damaged Minari data set"):
+        read_table(damaged)
     text = foreign(tmp_path / "text", gymnasium.spaces.Text(5), Discrete(2), [])
     with pytest.raises(TableError, match="observation is a Text space"):
         read_table(text)

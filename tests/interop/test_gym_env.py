@@ -163,3 +163,11 @@ def test_rewards_must_be_known(tmp_path, switched):
     with pytest.raises(ConfigurationError, match="has no rewards"):
         AgentEnv(tmp_path / "rooms", 0)
     AgentEnv(tmp_path / "rooms", 0, reward=lambda states, actions, following: following[..., 0])
+
+
+@pytest.mark.parametrize("action", [2, -1, 0.5])
+def test_unknown_actions_are_refused(switched, action):
+    environment = AgentEnv(switched, 0)
+    environment.reset(seed=0)
+    with pytest.raises(ConfigurationError, match="unknown action: the known ones are 0 … 1"):
+        environment.step(action)

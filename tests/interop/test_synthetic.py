@@ -6,6 +6,7 @@ import torch
 
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.interop.simulated_episodes import SimulatedEpisodes
 from persim_lightning.interop.synthetic import simulated_trajectories
 from tests.rooms import QUICK, ROLES, rooms
 
@@ -62,3 +63,17 @@ def test_a_table_without_rewards_gives_trajectories_without(switched):
     assert simulated_trajectories(switched, [1], 2).reward is not None
     with pytest.raises(ConfigurationError, match="at least one episode"):
         simulated_trajectories(fitted, [1], 0)
+
+
+def test_a_step_that_diverges_is_no_transition(switched, monkeypatch):
+    real = SimulatedEpisodes.step
+
+    def breaking(self, actions):
+        step = real(self, actions)
+        broken = self._steps == 5
+        return step._replace(diverged=broken, truncated=step.truncated | broken)
+
+    monkeypatch.setattr(SimulatedEpisodes, "step", breaking)
+    made = simulated_trajectories(switched, [1], 2, max_steps=9)
+    assert made.lengths.tolist() == [5, 5]
+    assert (made.delta[:4] != 0).all()

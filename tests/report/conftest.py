@@ -7,6 +7,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -37,6 +38,9 @@ def opened(browser):
 
     def open_page(path):
         browser.get(path.as_uri())
+        # A busy machine may answer before the scripts have run.
+        ready = "document.readyState === 'complete' && (!document.getElementById('what-if') || Boolean(window.whatIf))"
+        WebDriverWait(browser, 30).until(lambda page: page.execute_script(f"return {ready}"))
         return browser
 
     browser.get("about:blank")

@@ -124,3 +124,16 @@ def test_bad_requests_are_named(switched, tmp_path):
     with pytest.raises(ConfigurationError, match="agent '99'"):
         report_command(["--run", str(tmp_path / "rooms"), "--agents", "99"])
     assert not (tmp_path / "rooms/report.html").exists()
+
+
+def test_single_rows_and_columns_that_never_change_are_no_obstacle(tmp_path, opened):
+    """A gap after the first row leaves a row by itself; large constants have no histogram in float32."""
+    table = rooms(6, 20)
+    table["hour"] = [hour - 9 if hour == 0 else hour for hour in table["hour"]]
+    table["site"] = [1.7e8] * len(table["hour"])
+    roles = {"agent": "room", "time": "hour", "state": ["temperature", "site"], "action": ["heater"], "gaps": "split"}
+    PersonalizedSimulator.fit(table, **roles, rank=2, members=2, epochs=3, progress=False).save(tmp_path / "run")
+    report_command(["--run", str(tmp_path / "run")])
+    shown = opened(tmp_path / "run/report.html").execute_script("return window.whatIf")
+    assert len(shown["mean"]) == 19
+    assert shown["recorded"][0][0] == pytest.approx(table["temperature"][1], rel=1e-5)
