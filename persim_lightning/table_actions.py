@@ -30,14 +30,13 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     schema = trajectories.schema
     if schema.num_actions is not None:
         return Discrete(schema.num_actions), lambda plans: plans
-    recorded = trajectories.action[trajectories.split_rows(0.0)[0]]
-    lowest, highest = recorded.amin(0), recorded.amax(0)
+    lowest, highest = trajectories.action_range()
 
     def realise(plans: Tensor) -> Tensor:
         # Every indicator was recorded as 0 and as 1, so stretching them keeps their order.
         return one_category_each(lowest + (plans + 1) / 2 * (highest - lowest), schema)
 
-    return Box(recorded.shape[1]), realise
+    return Box(len(lowest)), realise
 
 
 def one_category_each(actions: Tensor, schema: Schema) -> Tensor:

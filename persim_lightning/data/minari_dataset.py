@@ -26,7 +26,6 @@ from persim_lightning.types import Schema
 if TYPE_CHECKING:
     from minari import MinariDataset
 
-DATA_FILE = "main_data.hdf5"
 # Key of the data set's metadata that holds what Minari has no place for: a schema, and the agent of every episode.
 _OWN = "persim_lightning"
 
@@ -102,12 +101,7 @@ def minari_table(dataset: MinariDataset, source: str = "the Minari data set") ->
 
 def _table(dataset: MinariDataset, source: str) -> pa.Table:
     own = dataset.storage.metadata.get(_OWN)
-    schema = None if own is None else Schema.from_dict(own["schema"])
-    states = [column.name for column in _columns("observation", dataset.spec.observation_space, source)]
-    action = [column.name for column in _columns("action", dataset.spec.action_space, source)]
-    if schema is not None:
-        states = list(schema.state)
-    roles = schema or Schema(tuple(states), tuple(action), None)
+    roles, actions = _roles(dataset, source)
     step = roles.step or 1
     parts: dict[str, list[pa.Array]] = {}
     for number, episode in enumerate(dataset.iterate_episodes()):
@@ -122,11 +116,11 @@ def _table(dataset: MinariDataset, source: str) -> pa.Table:
             roles.time: np.arange(length + 1) * step,
             roles.episode: np.full(length + 1, number),
         }
-        values |= {name: observed[:, index] for index, name in enumerate(states)}
-        if schema is None:
-            taken = {name: acted[:, index].tolist() for index, name in enumerate(action)}
+        values |= {name: observed[:, index] for index, name in enumerate(roles.state)}
+        if own is None:
+            taken = {column.name: acted[:, index].tolist() for index, column in enumerate(actions)}
         else:
-            taken = decode_actions(acted[:, 0] if schema.num_actions is not None else acted, schema)
+            taken = decode_actions(acted[:, 0] if roles.num_actions is not None else acted, roles)
         values |= {name: [*column, None] for name, column in taken.items()}
         values[roles.reward] = pa.array(np.append(episode.rewards, np.nan).astype(float), mask=last)
         values[roles.terminated] = last & bool(episode.terminations[-1])
@@ -146,15 +140,7 @@ def minari_columns(dataset: MinariDataset) -> dict[str, Any]:
     --------
     `PersonalizedSimulator.fit(dataset, **minari_columns(dataset))`
     """
-    source = "the Minari data set"
-    own = dataset.storage.metadata.get(_OWN)
-    if own is None:
-        actions = _columns("action", dataset.spec.action_space, source)
-        states = [column.name for column in _columns("observation", dataset.spec.observation_space, source)]
-        roles = Schema(tuple(states), (), None)
-    else:
-        roles = Schema.from_dict(own["schema"])
-        actions = [_Column(column.name, column.categories is not None) for column in roles.actions_as_given]
+    roles, actions = _roles(dataset, "the Minari data set")
     found = {role: getattr(roles, role) for role in ("agent", "time", "episode", "terminated")}
     found |= {"state": list(roles.state), "action": [column.name for column in actions]}
     found["categorical"] = [column.name for column in actions if column.code]
@@ -254,8 +240,19 @@ def trajectory_spaces(trajectories: Trajectories) -> tuple[gymnasium.spaces.Box,
     observation = gymnasium.spaces.Box(-np.inf, np.inf, (schema.state_dim,), np.float32)
     if schema.num_actions is not None:
         return observation, gymnasium.spaces.Discrete(schema.num_actions)
-    recorded = trajectories.action[trajectories.split_rows(0.0)[0]]
-    return observation, gymnasium.spaces.Box(recorded.amin(0).numpy(), recorded.amax(0).numpy(), dtype=np.float32)
+    low, high = trajectories.action_range()
+    return observation, gymnasium.spaces.Box(low.numpy(), high.numpy(), dtype=np.float32)
+
+
+def _roles(dataset: MinariDataset, source: str) -> tuple[Schema, list[_Column]]:
+    """Names of columns, and the action columns as users know them."""
+    own = dataset.storage.metadata.get(_OWN)
+    if own is not None:
+        schema = Schema.from_dict(own["schema"])
+        return schema, [_Column(name, categories is not None) for name, categories in schema.actions_as_given]
+    states = tuple(column.name for column in _columns("observation", dataset.spec.observation_space, source))
+    actions = _columns("action", dataset.spec.action_space, source)
+    return Schema(states, tuple(column.name for column in actions), None), actions
 
 
 def _columns(kind: str, space: gymnasium.Space, source: str) -> list[_Column]:

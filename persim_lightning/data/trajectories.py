@@ -111,6 +111,11 @@ class Trajectories:
             **values,
         )
 
+    def action_range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest recorded value of every coordinate of continuous actions, shape (A,) each."""
+        taken = self.action[self.split_rows(0.0)[0]]
+        return taken.amin(0), taken.amax(0)
+
     def returns(self) -> Tensor:
         """Undiscounted return of each trajectory, shape (E,), float64.
 

@@ -86,16 +86,14 @@ class _Errors(NamedTuple):
 def _errors(
     population: FittedPopulation, recorded: Trajectories, agents: Tensor, windows: EpisodeWindows
 ) -> _Errors | None:
-    """Rollouts of windows, of agents (B,) by their indices in the population; None where no window has a step."""
-    rows = (windows.steps > 0).nonzero()[:, 0]
-    if not len(rows):
+    """Rollouts of windows, of agents (B,) by their indices in the population; None where there is no window."""
+    if not len(windows.steps):
         return None
-    windows, agents = windows.select(rows), agents[rows]
-    horizon = int(windows.steps.max())
-    valid = torch.arange(horizon) < windows.steps[:, None]
-    predicted = predict(population.simulator, agents, windows)[:, :horizon]
-    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action[:, :horizon])
-    return _Errors(predicted - windows.target[:, :horizon], spreads, valid)
+    windows = windows.trimmed()
+    valid = torch.arange(windows.target.shape[1]) < windows.steps[:, None]
+    predicted = predict(population.simulator, agents, windows)
+    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action)
+    return _Errors(predicted - windows.target, spreads, valid)
 
 
 def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float) -> Calibration | None:

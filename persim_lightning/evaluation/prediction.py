@@ -90,6 +90,11 @@ class EpisodeWindows:
         number = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         return self.select(rows[number < count][:limit])
 
+    def trimmed(self) -> EpisodeWindows:
+        """No longer than the longest window."""
+        horizon = int(self.steps.max())
+        return EpisodeWindows(self.agent, self.start, self.action[:, :horizon], self.target[:, :horizon], self.steps)
+
     def select(self, index: Tensor) -> EpisodeWindows:
         return EpisodeWindows(*(value[index] for value in vars(self).values()))
 

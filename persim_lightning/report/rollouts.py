@@ -117,10 +117,7 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
     windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(each, _MAX_WINDOWS)
     if not len(windows.steps):
         return None
-    horizon = int(windows.steps.max())
-    windows = EpisodeWindows(
-        windows.agent, windows.start, windows.action[:, :horizon], windows.target[:, :horizon], windows.steps
-    )
+    windows = windows.trimmed()
     labels = [trajectories.agent_ids[agent] for agent in windows.agent.tolist()]
     index, population = simulator.population.index(labels), simulator.population
     half = None

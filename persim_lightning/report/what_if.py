@@ -35,7 +35,6 @@ def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...]
     """
     recorded, schema = simulator.trajectories, simulator.schema
     index = simulator.population.index(agents)
-    acted = recorded.action[recorded.split_rows(0.0)[0]]
     data: dict[str, Any] = {
         "agents": [str(label) for label in agents],
         "state": list(schema.state),
@@ -52,7 +51,7 @@ def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...]
         "recorded": [_beginning(simulator, label) for label in agents],
     }
     if schema.num_actions is None:
-        data["low"], data["high"] = acted.amin(0).tolist(), acted.amax(0).tolist()
+        data["low"], data["high"] = (values.tolist() for values in recorded.action_range())
     if simulator.calibration is not None:
         shape = (1, MAX_STEPS, schema.state_dim)
         data["draws"] = _array(believed_factors(simulator.population, recorded, index))
