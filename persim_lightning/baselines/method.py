@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class Task:
         Ids of the agents that policies are wanted for.
     planning : PlanningSettings
         Of methods that plan.
+    configuration : dict
+        What conf/ENV.yaml says: how PerSim is fitted in this environment.
     steps : int
         Gradient steps of every network, for all methods alike.
     seed : int
@@ -44,6 +46,7 @@ class Task:
     recordings: Recordings
     agents: tuple[int | str, ...]
     planning: PlanningSettings
+    configuration: dict[str, Any]
     steps: int
     seed: int
     workspace: Path
