@@ -6,9 +6,12 @@ POLICIES = ["stable-baselines3>=2.6"]
 VIDEO = ["av>=13", "pygame>=2.6"]
 INTEROP = ["minari[hdf5]>=0.5.3", "onnx>=1.17", "onnxscript>=0.3"]
 REPORT = ["plotly>=6"]
+# Later releases of d3rlpy pin an older gymnasium.
+BASELINES = ["d3rlpy==2.8.0", "stable-baselines3>=2.6", "sb3-contrib>=2.6"]
+CLUSTER = ["ray>=2.40"]
 TEST = [
     *("pytest>=8", "pytest-xdist>=3.6", "pandas>=2.2", "polars>=1.3", "onnxruntime>=1.20", "selenium>=4.20"),
-    *(*POLICIES, *VIDEO, *INTEROP, *REPORT),
+    *(*POLICIES, *VIDEO, *INTEROP, *REPORT, *BASELINES, *CLUSTER),
 ]
 
 setup(
@@ -41,6 +44,7 @@ setup(
         "matplotlib>=3.9",
         "safetensors>=0.5",
         "filelock>=3.13",
+        "joblib>=1.3",
         "rich>=13.7",
     ],
     extras_require={
@@ -48,6 +52,8 @@ setup(
         "video": VIDEO,
         "interop": INTEROP,
         "report": REPORT,
+        "baselines": BASELINES,
+        "cluster": CLUSTER,
         "test": TEST,
         "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
     },

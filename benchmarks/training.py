@@ -18,7 +18,8 @@ import torch
 import yaml
 from torch.nn.utils import clip_grad_norm_
 
-from persim_lightning.data.datamodule import ChunkedBatches, TrajectoryDataModule, open_data
+from persim_lightning.data.batches import ChunkedBatches, TransitionGather
+from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Transitions
 
@@ -62,7 +63,7 @@ def bare_seconds(env: str, root: Path, epochs: int) -> tuple[float, int]:
     model.simulator.set_statistics(data.statistics)
     epoch = 0
     loader = ChunkedBatches(
-        data.trajectories,
+        TransitionGather(data.trajectories),
         data.train_rows,
         batch_size=data.batch_size,
         members=model.members,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +18,7 @@ from persim_lightning.adaptation.covariate_map import CovariateMap
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
-from persim_lightning.callbacks.bare_trainer import bare_trainer
+from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.columns import TableColumns, as_table
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.decode import decode_actions
@@ -182,7 +179,7 @@ class PersonalizedSimulator:
         data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=holdout)
         data.check(world_size=1)
         schema = trajectories.schema
-        with torch.random.fork_rng(devices=[]), _quiet():
+        with torch.random.fork_rng(devices=[]), quiet():
             torch.manual_seed(seed)
             module = PerSimModule(
                 *(data.num_agents, schema.state_dim, schema.action_dim, schema.num_actions),
@@ -579,20 +576,3 @@ def _try_objective(reward: Reward, states: Tensor, actions: Tensor) -> None:
 
 def _never(states: Tensor) -> Tensor:
     return torch.zeros(states.shape[:-1], dtype=torch.bool, device=states.device)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's notes on hardware and loaders are not for people who fit a table."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-            warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

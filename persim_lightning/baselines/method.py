@@ -14,6 +14,7 @@ from persim_lightning.data.behavior import Policy
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.prediction import PredictionScores
 
@@ -54,6 +55,17 @@ class Task:
     def rows(self, episodes: int) -> Tensor:
         """Position in `agents` of every row of a batch of episodes, agent by agent, shape (N·E,)."""
         return torch.arange(len(self.agents)).repeat_interleave(episodes)
+
+    def covariates(self) -> Tensor:
+        """True covariates of `agents`, shape (N, C), in the environment's order: they make the real environment."""
+        names, values = self.recordings.covariate_names, self.recordings.covariates
+        wanted = [covariate.name for covariate in self.environment.covariates]
+        missing = set(wanted) - set(names)
+        if values is None or missing:
+            raise ConfigurationError(f"{self.recordings.name}: no covariates {', '.join(missing)} of its agents")
+        place = {label: row for row, label in enumerate(self.recordings.train.agent_ids)}
+        rows = [place[label] for label in self.agents]
+        return torch.from_numpy(values[rows][:, [names.index(name) for name in wanted]])
 
 
 class Fitted(ABC):

@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from persim_lightning.baselines.method import Method
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, PersimError
 
 
 def build_method(values: dict[str, Any], source: str) -> Method:
@@ -29,7 +29,11 @@ def build_method(values: dict[str, Any], source: str) -> Method:
     parser.add_subclass_arguments(Method, "method")
     try:
         method = parser.instantiate(parser.parse_object({"method": values})).method
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{source}: {' '.join(str(error).split())}") from error
+    except (ArgumentError, TypeError, ValueError, PersimError) as error:
+        # jsonargparse wraps whatever a constructor raises.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PersimError):
+            cause = cause.__cause__ or cause.__context__
+        raise ConfigurationError(f"{source}: {' '.join(str(cause or error).split())}") from error
     assert isinstance(method, Method)
     return method

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from persim_lightning.data.batches import BatchedModule, ChunkedBatches, ValidationBatches, check_divisible
 from persim_lightning.data.collect import ensure_test_data, ensure_training_data
 from persim_lightning.data.columns import TableColumns
 from persim_lightning.data.recordings import Recordings, TablePaths, environment_recordings, table_recordings
@@ -20,97 +22,14 @@ from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.types import Schema, Statistics, Transitions
 
-# Rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
-CHUNK_ROWS = 1 << 18
 # Rows at a time for closed-form work, which holds a (D, R) matrix in float64 for every row and member.
 PART_ROWS = 1 << 13
 
 
-def _check_divisible(batch_size: int, world_size: int) -> None:
-    if batch_size % world_size:
-        raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
-
-
-class ChunkedBatches:
-    """Iterates over an epoch in chunks of K batches for M members, each member in an order of its own.
-
-    Every rank draws the same order and takes its share of each batch, so training on W ranks follows training on one.
-    The order depends on (seed, epoch) only, so a resumed run sees what an uninterrupted one would have seen.
-
-    Parameters
-    ----------
-    trajectories : Trajectories
-        On the device that trains.
-    rows : Tensor, shape (T,), int64
-        Rows that start a training transition.
-    batch_size : int
-        B, over all ranks together.
-    members : int
-        M.
-    seed : int
-    epoch : callable, () -> int
-    rank, world_size : int
-    """
-
-    def __init__(
-        self,
-        trajectories: Trajectories,
-        rows: Tensor,
-        *,
-        batch_size: int,
-        members: int,
-        seed: int,
-        epoch: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        _check_divisible(batch_size, world_size)
-        self._trajectories, self._rows, self._row_agent = trajectories, rows, trajectories.row_agent()
-        self._batch_size, self._members, self._seed, self._epoch = batch_size, members, seed, epoch
-        self._rank, self._world_size = rank, world_size
-        self.steps = len(rows) // batch_size
-        self._chunk = max(1, CHUNK_ROWS // (members * batch_size))
-
-    def __len__(self) -> int:
-        return -(-self.steps // self._chunk)
-
-    def __iter__(self) -> Iterator[Transitions]:
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
-        used = self.steps * self._batch_size
-        device = self._rows.device
-        order = torch.stack([torch.randperm(len(self._rows), generator=generator)[:used] for _ in range(self._members)])
-        batches = order.view(self._members, self.steps, self._batch_size).transpose(0, 1)
-        share = batches.chunk(self._world_size, dim=-1)[self._rank]
-        for chunk in share.split(self._chunk):
-            yield self._trajectories.transitions(self._rows[chunk.to(device)], self._row_agent)
-
-
-class ValidationBatches:
-    """The validation transitions of this rank's share, all members seeing the same rows.
-
-    Parameters
-    ----------
-    trajectories : Trajectories
-    rows : Tensor, shape (T,), int64
-        This rank's rows only.
-    members : int
-    """
-
-    def __init__(self, trajectories: Trajectories, rows: Tensor, members: int) -> None:
-        self._trajectories, self._row_agent, self._members = trajectories, trajectories.row_agent(), members
-        self._parts = rows.split(max(1, CHUNK_ROWS // members))
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __iter__(self) -> Iterator[Transitions]:
-        for part in self._parts:
-            batch = self._trajectories.transitions(part, self._row_agent)
-            yield Transitions(*(value.expand(self._members, *value.shape) for value in batch))
-
-
 class TrajectoryDataModule(pl.LightningDataModule):
     """One-trajectory-per-agent data, served to training.
+
+    What stands in a batch is the LightningModule's to say, see :class:`~persim_lightning.data.batches.BatchedModule`.
 
     Parameters
     ----------
@@ -215,7 +134,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         """
         if not len(self.train_rows):
             raise ConfigurationError(f"{self.recordings.name}: no transition is left to train on (val_fraction, walls)")
-        _check_divisible(self._batch_size_on(world_size), world_size)
+        check_divisible(self._batch_size_on(world_size), world_size)
 
     def training_transitions(self, device: torch.device) -> Iterator[Transitions]:
         """Every training transition once, in parts that bound the memory of what is computed from them."""
@@ -245,11 +164,12 @@ class TrajectoryDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> ChunkedBatches:
         trainer = self.trainer
         assert trainer is not None
+        rows = self.train_rows.to(trainer.strategy.root_device)
         return ChunkedBatches(
-            self._on_device,
-            self.train_rows.to(trainer.strategy.root_device),
+            self._module(trainer).gather(self._on_device, rows, training=True),
+            rows,
             batch_size=self.batch_size,
-            members=self._members(trainer),
+            members=self._module(trainer).members,
             # The training seed, not the data's; broadcast, so that ranks agree even where nobody has seeded.
             seed=trainer.strategy.broadcast(torch.initial_seed()) % 2**40,
             epoch=lambda: trainer.current_epoch,
@@ -264,7 +184,8 @@ class TrajectoryDataModule(pl.LightningDataModule):
         if len(rows) < trainer.world_size:
             return []
         share = rows.tensor_split(trainer.world_size)[trainer.global_rank].to(trainer.strategy.root_device)
-        return ValidationBatches(self._on_device, share, self._members(trainer))
+        gather = self._module(trainer).gather(self._on_device, share, training=False)
+        return ValidationBatches(gather, share, self._module(trainer).members)
 
     def settings(self) -> dict[str, int | float | str | None]:
         """What decides which batches an epoch holds; a run can only go on under the same."""
@@ -275,10 +196,8 @@ class TrajectoryDataModule(pl.LightningDataModule):
         }
 
     @staticmethod
-    def _members(trainer: pl.Trainer) -> int:
-        members = trainer.lightning_module.members
-        assert isinstance(members, int)
-        return members
+    def _module(trainer: pl.Trainer) -> BatchedModule:
+        return cast(BatchedModule, trainer.lightning_module)
 
 
 def open_data(

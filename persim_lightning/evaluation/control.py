@@ -17,6 +17,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from persim_lightning.data.behavior import Policy
 from persim_lightning.data.episodes import Episodes, play
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
@@ -166,7 +167,7 @@ def simulator_mpc(
     def make_score(states: Tensor, rows: Tensor) -> Score:
         return EnsembleReturns(dynamics, objective, states, owner[rows], settings.pessimism)
 
-    return _mpc(environment, settings, make_score, device), clamped
+    return mpc_policy(environment, settings, make_score, device), clamped
 
 
 def true_mpc(environment: Environment, covariates: Tensor, settings: PlanningSettings) -> MPC:
@@ -177,15 +178,16 @@ def true_mpc(environment: Environment, covariates: Tensor, settings: PlanningSet
         rollout = partial(environment.rollout, covariates[rows])
         return TrajectoryReturns(rollout, objective, states, settings.pessimism)
 
-    return _mpc(environment, settings, make_score, torch.device("cpu"))
+    return mpc_policy(environment, settings, make_score, torch.device("cpu"))
 
 
-def _mpc(
+def mpc_policy(
     environment: Environment,
     settings: PlanningSettings,
     make_score: Callable[[Tensor, Tensor], Score],
     device: torch.device,
 ) -> MPC:
+    """MPC on whatever scores plans: `make_score` as :class:`~persim_lightning.planning.mpc.MPC` takes it."""
     space = action_space(environment)
     return MPC(settings.planner, space, settings.horizon, make_score, environment.terminated, device)
 
@@ -202,7 +204,7 @@ class ControlScores(NamedTuple):
     episodes : Episodes
         All of them, agent by agent.
     decisions : int
-        Times that an action was planned.
+        Times that an action was chosen.
     seconds : float
         Wall time of playing them all.
     """
@@ -236,7 +238,7 @@ def return_cell(record: dict[str, Any]) -> str:
 
 def play_agents(
     environment: Environment,
-    policy: MPC,
+    policy: Policy,
     covariates: Tensor,
     episodes: int,
     seed: int,
@@ -247,8 +249,8 @@ def play_agents(
     Parameters
     ----------
     environment : Environment
-    policy : MPC
-        Of `episodes` episodes for each agent.
+    policy : Policy
+        Of `episodes` episodes for each agent, agent by agent.
     covariates : Tensor, shape (N, C)
         True covariates of the agents: they make the environment; the policy does not see them.
     episodes : int
@@ -262,4 +264,5 @@ def play_agents(
     played = play(environment, policy, rows, environment.max_steps, seed, description)
     seconds = time.perf_counter() - start
     shape = (len(covariates), episodes)
-    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, policy.decisions, seconds)
+    decisions = int(played.lengths.sum())
+    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, decisions, seconds)

@@ -7,6 +7,7 @@ members' independent rollouts. (PerSim, section 5 and appendix; https://arxiv.or
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -260,13 +261,34 @@ def score_predictions(
     PredictionScores
         On the CPU; gathered over ranks where torch.distributed runs.
     """
-    device = simulator.delta_rms.device
+    agents, device = population[test.agent], simulator.delta_rms.device
+    return score_rollouts(
+        lambda episodes, windows: predict(simulator, agents[episodes].to(device), windows), test, device, share
+    )
+
+
+def score_rollouts(
+    rollout: Callable[[Tensor, EpisodeWindows], Tensor],
+    test: Trajectories,
+    device: torch.device | None = None,
+    share: slice = slice(None),
+) -> PredictionScores:
+    """As :func:`score_predictions`, of whatever predicts windows of test episodes.
+
+    Parameters
+    ----------
+    rollout : callable, (episodes (E',), windows of them on `device`) -> predicted states (E', H, D)
+    test : Trajectories
+    device : torch.device, optional
+        The CPU where not given.
+    share : slice
+    """
+    device = device or torch.device("cpu")
     windows = EpisodeWindows.cut(test)
-    agents = population[windows.agent]
     metric = PredictionMetric(windows.agent, test.num_agents).to(device)
     # A few thousand rollouts at a time bound the memory of a large test table.
-    for part in torch.arange(len(agents))[share].split(4096):
+    for part in torch.arange(len(windows.agent))[share].split(4096):
         window = windows.select(part).to(device)
-        metric.update(part.to(device), predict(simulator, agents[part].to(device), window), window.target, window.steps)
+        metric.update(part.to(device), rollout(part, window), window.target, window.steps)
     scores: PredictionScores = metric.compute()
     return PredictionScores(*(value.cpu() for value in scores))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,3 +76,30 @@ class SkipMLP(nn.Module):
     def head_inputs(self, inputs: Tensor) -> Tensor:
         """What :meth:`head` is applied to: [features, inputs], (M, B, in) -> (M, B, hidden[-1] + in)."""
         return inputs if self.output is None else torch.cat((self.features(inputs), inputs), dim=-1)
+
+
+class MemberMLP(nn.Module):
+    """A multilayer perceptron for every member.
+
+    Parameters
+    ----------
+    members : int
+        M.
+    widths : sequence of int
+        Of the inputs, the hidden layers and the outputs.
+    activation : callable
+        Between layers.
+    """
+
+    def __init__(self, members: int, widths: Sequence[int], activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemberLinear(members, *pair) for pair in itertools.pairwise(widths))
+        self._activation = activation
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(M, B, in) -> (M, B, out)."""
+        *hidden, output = self.layers
+        for layer in hidden:
+            inputs = self._activation(layer(inputs))
+        outputs: Tensor = output(inputs)
+        return outputs

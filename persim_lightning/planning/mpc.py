@@ -43,7 +43,6 @@ class MPC:
         self._make_score, self._terminated, self._device = make_score, terminated, device
         self._rows: Tensor | None = None
         self._memory: Memory | None = None
-        self.decisions = 0
 
     @torch.inference_mode()
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
@@ -62,5 +61,4 @@ class MPC:
         first = plan[:, 0].to(states.device)
         actions = first.new_zeros(len(states), *first.shape[1:])
         actions[self._rows] = first
-        self.decisions += len(now)
         return actions.to(states.dtype) if actions.is_floating_point() else actions

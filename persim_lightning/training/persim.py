@@ -10,15 +10,17 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
 from persim_lightning.adaptation.agent_factors import refit_agent_factors
+from persim_lightning.data.batches import TransitionGather
 from persim_lightning.data.datamodule import TrajectoryDataModule
-from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.ensemble import select_members
 from persim_lightning.models.population import FittedPopulation, build_simulator
+from persim_lightning.training.chunks import one_cycle_adam, train_on_chunk
 from persim_lightning.types import Schema, Transitions
 
 # No network is more exact than single precision.
@@ -137,6 +139,10 @@ class PerSimModule(pl.LightningModule):
                 self.simulator.walls.set(self.datamodule.trajectories.walls())
             self._schema = self.datamodule.schema
 
+    def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> TransitionGather:
+        """What stands in a batch."""
+        return TransitionGather(trajectories)
+
     def loss(self, batch: Transitions) -> Tensor:
         """Mean squared error of normalised Δs for every member: batch (M, B, …) -> (M,)."""
         return self._square_error(batch).mean((1, 2))
@@ -147,24 +153,7 @@ class PerSimModule(pl.LightningModule):
         return (predicted - batch.delta / self.simulator.delta_rms).square()
 
     def training_step(self, chunk: Transitions, batch_idx: int) -> None:
-        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
-        parameters = list(self.simulator.parameters())
-        clip = self.hparams["gradient_clip_norm"] * self.members
-        losses = []
-        for batch in zip(*(part.unbind(0) for part in chunk), strict=True):
-            loss = self.loss(Transitions(*batch))
-            optimizer.zero_grad()  # type: ignore[union-attr]
-            self.manual_backward(loss.sum())
-            clip_grad_norm_(parameters, clip)
-            optimizer.step()  # type: ignore[union-attr]
-            scheduler.step()  # type: ignore[union-attr, call-arg]
-            losses.append(loss.detach())
-        mean = torch.stack(losses).mean()
-        if not torch.isfinite(mean):
-            raise PersimError(
-                f"training diverged in epoch {self.current_epoch} (loss {mean.item()}): lower model.learning_rate"
-            )
-        self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=chunk.agent.numel(), sync_dist=True)
+        train_on_chunk(self, chunk, self.loss, self.hparams["gradient_clip_norm"] * self.members)
 
     def validation_step(self, batch: Transitions, batch_idx: int) -> None:
         """One-step loss on the tails of the trajectories; all ranks hold shares of one size or weigh by theirs."""
@@ -178,11 +167,7 @@ class PerSimModule(pl.LightningModule):
 
     def build_optimizer(self, steps: int) -> tuple[Adam, OneCycleLR]:
         """Optimiser and one-cycle schedule for a training of so many steps."""
-        rate = self.hparams["learning_rate"]
-        # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
-        optimizer = Adam(self.parameters(), lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
-        scheduler = OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)
-        return optimizer, scheduler
+        return one_cycle_adam(self.parameters(), self.hparams["learning_rate"], steps)
 
     def finish(self) -> None:
         """Refit the agents' factors in closed form and drop the spare members."""

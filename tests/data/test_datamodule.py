@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from persim_lightning.data.datamodule import ChunkedBatches, ValidationBatches, open_data
+from persim_lightning.data.batches import ChunkedBatches, TransitionGather, ValidationBatches
+from persim_lightning.data.datamodule import open_data
 from persim_lightning.data.table import trajectories_from_table, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
@@ -38,7 +39,7 @@ def test_validation_is_the_tail_of_every_trajectory(data):
 def batches(data, **changes):
     rows, _ = data.split_rows(0.0)
     settings = {"batch_size": 8, "members": 3, "seed": 1, "epoch": lambda: 0, **changes}
-    return ChunkedBatches(data, rows, **settings)
+    return ChunkedBatches(TransitionGather(data), rows, **settings)
 
 
 def test_an_epoch_visits_rows_at_most_once_in_a_different_order_for_every_member(data):
@@ -76,7 +77,7 @@ def test_batch_size_must_divide_by_ranks(data):
 
 def test_validation_batches_hold_every_row_once(data):
     _, rows = data.split_rows(0.2)
-    [batch] = list(ValidationBatches(data, rows, members=2))
+    [batch] = list(ValidationBatches(TransitionGather(data), rows, members=2))
     assert batch.state[0, :, 0].long().tolist() == rows.tolist()
     assert batch.state.shape[0] == 2
 

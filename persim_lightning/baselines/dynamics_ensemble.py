@@ -1,0 +1,148 @@
+"""MOReL's model: an ensemble of plain MLPs that predict Δs (Kidambi et al., 2020, https://arxiv.org/abs/2005.05951).
+
+It knows nothing of agents: one function of state and action for everyone it is trained on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import TableError
+from persim_lightning.models.layers import MemberLinear
+from persim_lightning.types import Statistics
+
+_RATE, _DECAY = 1e-3, 0.3
+# Training watches the mean loss of so many steps. Where it improves by less than this share, the rate is decayed, and
+# after so many decays training stops; at the latest after all steps.
+_WINDOW, _PROGRESS, _DECAYS = 250, 0.05, 4
+# Normalised squared error at which there is nothing left to learn (a few thousandths of a typical Δs).
+_CONVERGED = 1e-5
+# Rows whose disagreement is computed at once.
+_CHUNK = 4096
+
+
+class DynamicsEnsemble(nn.Module):
+    """M MLPs with two hidden layers of ReLUs, from standardised (s, a) to Δs in units of its root mean square.
+
+    Parameters
+    ----------
+    members : int
+        M.
+    width : int
+        Of the hidden layers.
+    statistics : Statistics
+        Normalisation constants of the training set.
+    num_actions : int or None
+        Discrete actions enter one-hot.
+    """
+
+    state_mean: Tensor
+    state_std: Tensor
+    delta_rms: Tensor
+    action_mean: Tensor
+    action_std: Tensor
+
+    def __init__(self, members: int, width: int, statistics: Statistics, num_actions: int | None) -> None:
+        super().__init__()
+        self.members, self.num_actions = members, num_actions
+        for name in ("state_mean", "state_std", "delta_rms", "action_mean", "action_std"):
+            self.register_buffer(name, getattr(statistics, name).clone())
+        state_dim = len(self.state_mean)
+        actions = len(self.action_mean) if num_actions is None else num_actions
+        self.layers = nn.ModuleList(
+            (
+                MemberLinear(members, state_dim + actions, width),
+                MemberLinear(members, width, width),
+                MemberLinear(members, width, state_dim),
+            )
+        )
+
+    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
+        """What the networks see: states (..., D), actions (...)|(..., A) -> (..., in)."""
+        if self.num_actions is None:
+            encoded = (actions - self.action_mean) / self.action_std
+        else:
+            encoded = F.one_hot(actions, self.num_actions).to(states.dtype)
+        return torch.cat(((states - self.state_mean) / self.state_std, encoded), dim=-1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalised Δs of every member: (M, B, in) -> (M, B, D)."""
+        first, second, output = self.layers
+        predicted: Tensor = output(second(first(inputs).relu()).relu())
+        return predicted
+
+    @torch.no_grad()
+    def deltas(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Normalised Δs of every member, all of them from the same states (B, D) and actions (B,)|(B, A): (M, B, D)."""
+        predicted: Tensor = self(self.inputs(states, actions).expand(self.members, -1, -1))
+        return predicted
+
+    def disagreement(self, states: Tensor, actions: Tensor) -> Tensor:
+        """MOReL's disc(s, a) = max over i, j of ‖f_i - f_j‖ in normalised units: (B, D), (B,)|(B, A) -> (B,)."""
+        parts = zip(states.split(_CHUNK), actions.split(_CHUNK), strict=True)
+        return torch.cat([discrepancy(self.deltas(*part)) for part in parts])
+
+
+def discrepancy(deltas: Tensor) -> Tensor:
+    """Largest distance between predictions of two members: (M, B, D) -> (B,)."""
+    return (deltas[:, None] - deltas[None]).norm(dim=-1).amax((0, 1))
+
+
+def fit_dynamics_ensemble(
+    trajectories: Trajectories, *, members: int, width: int, batch_size: int, steps: int, seed: int
+) -> DynamicsEnsemble:
+    """Train the members on all transitions, from initial weights and in orders of their own.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    members, width : int
+        See :class:`DynamicsEnsemble`.
+    batch_size : int
+        Transitions of a gradient step of each member; tables that have fewer are used whole.
+    steps : int
+        Gradient steps at most: training stops when the loss has converged.
+    seed : int
+
+    Raises
+    ------
+    TableError
+        If there is no transition.
+    """
+    rows, _ = trajectories.split_rows(0.0)
+    if not len(rows):
+        raise TableError("no trajectory has two rows, so there are no dynamics to learn")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = DynamicsEnsemble(members, width, trajectories.statistics(rows), trajectories.schema.num_actions)
+    generator = torch.Generator().manual_seed(seed)
+    inputs = model.inputs(trajectories.state[rows], trajectories.action[rows])
+    targets = trajectories.delta[rows] / model.delta_rms
+    optimizer = Adam(model.parameters(), lr=_RATE, fused=True)
+    best, recent, decays = torch.inf, [], 0
+    for _ in range(steps):
+        if len(rows) > batch_size:
+            index = torch.randint(len(rows), (members, batch_size), generator=generator)
+            batch, wanted = inputs[index], targets[index]
+        else:
+            batch, wanted = inputs.expand(members, -1, -1), targets
+        optimizer.zero_grad()
+        # The sum over members keeps their gradients what they would be alone.
+        loss = (model(batch) - wanted).square().mean((1, 2)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        recent.append(loss.detach())
+        if len(recent) < _WINDOW:
+            continue
+        mean, recent = float(torch.stack(recent).mean()) / members, []
+        if mean > (1 - _PROGRESS) * best:
+            decays += 1
+            optimizer.param_groups[0]["lr"] *= _DECAY
+        best = min(best, mean)
+        if decays >= _DECAYS or best < _CONVERGED:
+            break
+    return model.eval().requires_grad_(False)

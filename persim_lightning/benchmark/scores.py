@@ -1,0 +1,119 @@
+"""What methods come to over seeds, and which of them compete with each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, pstdev
+from typing import NamedTuple
+
+from persim_lightning.benchmark.results import CellResult
+
+OURS = "persim"
+# It knows the real dynamics, so it competes with nobody.
+REFERENCE = "true-env"
+# Learners that PerSim's simulators feed, and the same learners on recorded data: one agent's, or the population's.
+AUGMENTED = {"persim-bcq": ("bcq-a", "bcq-p"), "persim-cql": ("cql-a", "cql-p")}
+
+
+class Score(NamedTuple):
+    """A mean and its standard deviation; NaN where there is no spread to be known."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def over_seeds(cls, means: Sequence[float], within: float) -> Score:
+        """Of the means under several seeds; under one, `within` says how far its values are spread."""
+        if len(means) == 1:
+            return cls(means[0], within)
+        mean = fmean(means)
+        # With an infinite error among them there is no spread.
+        return cls(mean, pstdev(means) if math.isfinite(mean) else math.nan)
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """One method on one data set.
+
+    Attributes
+    ----------
+    environment, dataset, method, label : str
+    agents, seeds : list of int
+    episodes : int
+        Of every agent under every seed.
+    returns : list of Score
+        By agent: over seeds, or over the episodes of a single one.
+    rmse : list of Score, or None
+        By agent; a single seed has no spread.
+    r2 : list of float, or None
+        By agent, the mean over seeds.
+    """
+
+    environment: str
+    dataset: str
+    method: str
+    label: str
+    agents: list[int]
+    seeds: list[int]
+    episodes: int
+    returns: list[Score]
+    rmse: list[Score] | None
+    r2: list[float] | None
+
+
+def method_scores(results: Sequence[CellResult]) -> list[MethodScores]:
+    """Gather the seeds of every method on every data set; results lie in order, seeds together."""
+    groups = itertools.groupby(results, lambda result: (result.environment, result.dataset, result.method))
+    return [_gather(list(group)) for _, group in groups]
+
+
+def _gather(seeds: list[CellResult]) -> MethodScores:
+    first = seeds[0]
+    places = range(len(first.agents))
+    rmse, r2 = None, None
+    if all(own.rmse is not None and own.r2 is not None for own in seeds):
+        rmse = [Score.over_seeds([(own.rmse or [])[place] for own in seeds], math.nan) for place in places]
+        r2 = [fmean((own.r2 or [])[place] for own in seeds) for place in places]
+    return MethodScores(
+        *(first.environment, first.dataset, first.method, first.label, first.agents),
+        seeds=[own.seed for own in seeds],
+        episodes=first.episodes,
+        returns=[
+            Score.over_seeds([fmean(own.returns[place]) for own in seeds], _spread(first.returns[place]))
+            for place in places
+        ],
+        rmse=rmse,
+        r2=r2,
+    )
+
+
+def _spread(values: list[float]) -> float:
+    return pstdev(values) if all(map(math.isfinite, values)) else math.nan
+
+
+def competes(scores: MethodScores) -> bool:
+    """Whether a method is among those that PerSim is compared with: planners and learners on recorded data."""
+    return scores.method != REFERENCE and scores.method not in AUGMENTED
+
+
+def goodness_of_return(scores: MethodScores, place: int) -> float:
+    """Higher is better; -inf for a return that is no number."""
+    value = scores.returns[place].mean
+    return value if math.isfinite(value) else -math.inf
+
+
+def goodness_of_rmse(scores: MethodScores, place: int) -> float:
+    """Higher is better; -inf for methods that do not predict, or whose prediction diverged."""
+    value = math.inf if scores.rmse is None else scores.rmse[place].mean
+    return -value if math.isfinite(value) else -math.inf
+
+
+def best_of(
+    rivals: Sequence[MethodScores], place: int, goodness: Callable[[MethodScores, int], float]
+) -> MethodScores | None:
+    """The best method for one agent, the first of several; None where all have failed."""
+    best = max(rivals, key=lambda own: goodness(own, place), default=None)
+    return best if best is not None and goodness(best, place) > -math.inf else None

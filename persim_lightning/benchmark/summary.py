@@ -1,0 +1,115 @@
+"""On how many data sets and agents PerSim is ahead."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from persim_lightning.benchmark.scores import (
+    AUGMENTED,
+    OURS,
+    MethodScores,
+    Score,
+    best_of,
+    competes,
+    goodness_of_return,
+    goodness_of_rmse,
+)
+
+_RMSE, _RETURN = "rmse", "return"
+
+
+def summarise(scores: Sequence[MethodScores]) -> dict[str, Any]:
+    """Counts over (data set, agent), of all environments and of each; ready for JSON.
+
+    A method whose prediction diverged, or whose return is no number, counts as the worst.
+    """
+    environments = list(dict.fromkeys(own.environment for own in scores))
+
+    def counted(count: Callable[[Sequence[MethodScores]], dict[str, int]]) -> dict[str, Any]:
+        each = {name: count([own for own in scores if own.environment == name]) for name in environments}
+        return {**count(scores), "environments": each}
+
+    return {
+        _RMSE: counted(partial(_standing, kind=_RMSE)),
+        _RETURN: counted(partial(_standing, kind=_RETURN)),
+        "simulated_data": {
+            f"{augmented} > {plain}": counted(partial(_duel, first=augmented, second=plain))
+            for augmented, rivals in AUGMENTED.items()
+            for plain in rivals
+        },
+    }
+
+
+def _standing(scores: Sequence[MethodScores], kind: str) -> dict[str, int]:
+    """Where PerSim has a rival: how often it is the best, and how often at most one std of the best behind it."""
+    goodness = goodness_of_rmse if kind == _RMSE else goodness_of_return
+    cells = best = near = 0
+    for group in _data_sets(scores):
+        rivals = [own for own in group if competes(own) and (kind == _RETURN or own.rmse is not None)]
+        ours = next((own for own in rivals if own.method == OURS), None)
+        if ours is None or len(rivals) < 2:
+            continue
+        for place in range(len(ours.agents)):
+            cells += 1
+            winner = best_of(rivals, place, goodness)
+            if winner is None:
+                continue
+            own, top = goodness(ours, place), goodness(winner, place)
+            best += own == top
+            near += own >= top - _std(winner, place, kind)
+    return {"cells": cells, "best": best, "best_or_within_std": near}
+
+
+def _std(scores: MethodScores, place: int, kind: str) -> float:
+    score: Score = scores.returns[place] if kind == _RETURN else (scores.rmse or [])[place]
+    return 0.0 if math.isnan(score.std) else score.std
+
+
+def _duel(scores: Sequence[MethodScores], first: str, second: str) -> dict[str, int]:
+    """How often the first of two methods has the higher return."""
+    cells = better = 0
+    for group in _data_sets(scores):
+        named = {own.method: own for own in group}
+        if first in named and second in named:
+            for place in range(len(named[first].agents)):
+                cells += 1
+                better += goodness_of_return(named[first], place) > goodness_of_return(named[second], place)
+    return {"cells": cells, "better": better}
+
+
+def _data_sets(scores: Sequence[MethodScores]) -> Iterator[list[MethodScores]]:
+    for _, group in itertools.groupby(scores, lambda own: (own.environment, own.dataset)):
+        yield list(group)
+
+
+def summary_lines(summary: dict[str, Any], scores: Sequence[MethodScores]) -> list[str]:
+    """The counts in words, leaving out what has not been run."""
+    labels = {own.method: own.label for own in scores}
+    lines = []
+    for kind, words in ((_RMSE, "lowest prediction error"), (_RETURN, "highest return")):
+        counts = summary[kind]
+        if counts["cells"]:
+            lines.append(
+                f"{labels[OURS]} has the {words} on {counts['best']} of {counts['cells']} (data set, agent) pairs"
+                f"{_by_environment(counts, 'best')}, and the best or one within one std of the best on "
+                f"{counts['best_or_within_std']}{_by_environment(counts, 'best_or_within_std')}."
+            )
+    for pair, counts in summary["simulated_data"].items():
+        if counts["cells"]:
+            first, second = (labels[name] for name in pair.split(" > "))
+            words = f"{first} has a higher return than {second} on {counts['better']} of {counts['cells']}"
+            lines.append(f"{words}{_by_environment(counts, 'better')}.")
+    return lines
+
+
+def _by_environment(counts: dict[str, Any], name: str) -> str:
+    parts = [
+        f"{environment} {own[name]} of {own['cells']}"
+        for environment, own in counts["environments"].items()
+        if own["cells"]
+    ]
+    return f" ({', '.join(parts)})" if len(parts) > 1 else ""

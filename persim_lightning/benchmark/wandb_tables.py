@@ -1,0 +1,50 @@
+"""The benchmark's tidy tables in Weights & Biases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import wandb
+
+from persim_lightning.benchmark.results import CellResult, predictions_table, returns_table
+
+
+def log_tables(results: Sequence[CellResult], summary: dict[str, Any], runs: Path, mode: str) -> None:
+    """Log a run with the tables `returns` and `predictions`, and the summary's counts.
+
+    Parameters
+    ----------
+    results : sequence of CellResult
+    summary : dict
+    runs : Path
+        Folder of the benchmark; the run's own lies in it.
+    mode : {'online', 'offline', 'disabled'}
+    """
+    if mode == "disabled":
+        return
+    settings = wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off")
+    run = wandb.init(project="persim-lightning", name=runs.name, group="benchmark", dir=runs, settings=settings)
+    tables = {"returns": returns_table(results), "predictions": predictions_table(results)}
+    run.log({name: _wandb_table(table) for name, table in tables.items()})
+    run.summary.update(dict(_flat(summary)))
+    run.finish()
+
+
+def _wandb_table(table: pa.Table) -> wandb.Table:
+    rows = [
+        [None if isinstance(value, float) and not math.isfinite(value) else value for value in row.values()]
+        for row in table.to_pylist()
+    ]
+    return wandb.Table(columns=table.column_names, data=rows)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", value

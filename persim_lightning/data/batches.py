@@ -1,0 +1,149 @@
+"""Epochs of batches that are gathered from whole tensors by index, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.types import Transitions
+
+# Table rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
+CHUNK_ROWS = 1 << 18
+
+
+class Gather(Protocol):
+    """Collects what stands in and around rows of a table.
+
+    Attributes
+    ----------
+    rows_each : int
+        Table rows that are read for one of the rows asked for.
+    """
+
+    rows_each: int
+
+    def __call__(self, rows: Tensor) -> Any:
+        """Rows, an index of any shape (...) -> a NamedTuple of tensors (..., *)."""
+        ...
+
+
+class BatchedModule(Protocol):
+    """What a LightningModule tells the data of itself.
+
+    Attributes
+    ----------
+    members : int
+        M.
+    """
+
+    members: int
+
+    def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> Gather:
+        """What collects a batch: it will be asked for some of `rows`, (T,), for training or for validation."""
+        ...
+
+
+class TransitionGather:
+    """The transition that starts in a row.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    """
+
+    rows_each = 1
+
+    def __init__(self, trajectories: Trajectories) -> None:
+        self._trajectories, self._row_agent = trajectories, trajectories.row_agent()
+
+    def __call__(self, rows: Tensor) -> Transitions:
+        return self._trajectories.transitions(rows, self._row_agent)
+
+
+def check_divisible(batch_size: int, world_size: int) -> None:
+    """Refuse batches that ranks cannot share evenly."""
+    if batch_size % world_size:
+        raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
+
+
+class ChunkedBatches:
+    """Iterates over an epoch in chunks of K batches for M members, each member in an order of its own.
+
+    Every rank draws the same order and takes its share of each batch, so training on W ranks follows training on one.
+    The order depends on (seed, epoch) only, so a resumed run sees what an uninterrupted one would have seen.
+
+    Parameters
+    ----------
+    gather : Gather
+        From tensors on the device that trains.
+    rows : Tensor, shape (T,), int64
+        Rows to visit.
+    batch_size : int
+        B, over all ranks together.
+    members : int
+        M.
+    seed : int
+    epoch : callable, () -> int
+    rank, world_size : int
+    """
+
+    def __init__(
+        self,
+        gather: Gather,
+        rows: Tensor,
+        *,
+        batch_size: int,
+        members: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        check_divisible(batch_size, world_size)
+        self._gather, self._rows = gather, rows
+        self._batch_size, self._members, self._seed, self._epoch = batch_size, members, seed, epoch
+        self._rank, self._world_size = rank, world_size
+        self.steps = len(rows) // batch_size
+        self._chunk = max(1, CHUNK_ROWS // (members * batch_size * gather.rows_each))
+
+    def __len__(self) -> int:
+        return -(-self.steps // self._chunk)
+
+    def __iter__(self) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch())
+        used = self.steps * self._batch_size
+        device = self._rows.device
+        order = torch.stack([torch.randperm(len(self._rows), generator=generator)[:used] for _ in range(self._members)])
+        batches = order.view(self._members, self.steps, self._batch_size).transpose(0, 1)
+        share = batches.chunk(self._world_size, dim=-1)[self._rank]
+        for chunk in share.split(self._chunk):
+            yield self._gather(self._rows[chunk.to(device)])
+
+
+class ValidationBatches:
+    """What this rank validates on, all members seeing the same rows.
+
+    Parameters
+    ----------
+    gather : Gather
+    rows : Tensor, shape (T,), int64
+        This rank's rows only.
+    members : int
+    """
+
+    def __init__(self, gather: Gather, rows: Tensor, members: int) -> None:
+        self._gather, self._members = gather, members
+        self._parts = rows.split(max(1, CHUNK_ROWS // (members * gather.rows_each)))
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __iter__(self) -> Iterator[Any]:
+        for part in self._parts:
+            batch = self._gather(part)
+            yield type(batch)(*(value.expand(self._members, *value.shape) for value in batch))

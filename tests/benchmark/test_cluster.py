@@ -1,0 +1,60 @@
+"""The benchmark on a real Ray cluster of two nodes, which this machine plays."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from persim_lightning.benchmark import cluster
+from persim_lightning.benchmark_command import benchmark_command
+from persim_lightning.errors import ConfigurationError
+from tests.benchmark.grids import METHODS, options, result_of, run_grid, write_grid
+
+CELLS = [f"cartpole-random-seed{seed}/cells/{method}" for seed in (0, 1) for method in METHODS]
+
+
+@pytest.fixture(scope="module")
+def two_nodes():
+    pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    made.add_node(**node)
+    yield made.address
+    made.shutdown()
+
+
+def test_the_same_results_on_two_nodes(two_nodes, tmp_path):
+    write_grid(tmp_path / "here", METHODS, seeds=[0, 1])
+    run_grid(tmp_path / "here")
+    write_grid(tmp_path / "there", METHODS, seeds=[0, 1])
+    on_ray = ["--engine", "ray", "--address", two_nodes]
+    benchmark_command(options(tmp_path / "there", *on_ray))
+    nodes = set()
+    for cell in CELLS:
+        here, there = (result_of(tmp_path / name, cell) for name in ("here", "there"))
+        assert {name: here[name] for name in ("asked", "tables", "agents", "predictions")} == {
+            name: there[name] for name in ("asked", "tables", "agents", "predictions")
+        }
+        nodes.add(there["machine"]["node"])
+    assert len(nodes) == 2
+    for jobs in ("1", "3"):
+        with pytest.raises(ConfigurationError, match="from 2 up to as many as the cluster has room for, 2 of 1 CPU"):
+            benchmark_command(options(tmp_path / "there", *on_ray, "--seeds", "2", "--jobs", jobs))
+
+
+def test_ray_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    write_grid(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"pip install 'persim-lightning\[cluster\]'"):
+        benchmark_command(options(tmp_path, "--engine", "ray"))
+
+
+def test_a_cluster_that_is_not_there(tmp_path):
+    pytest.importorskip("ray")
+    write_grid(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"--address 127\.0\.0\.1:1: no Ray cluster was reached"):
+        benchmark_command(options(tmp_path, "--engine", "ray", "--address", "127.0.0.1:1"))
