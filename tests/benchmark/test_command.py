@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -178,7 +179,11 @@ def test_the_tables_in_wandb(copy, monkeypatch):
     monkeypatch.setenv("NETRC", os.devnull)
     run_grid(copy, "--wandb", "auto")
     [path] = (copy / "runs/wandb").glob("offline-run-*/*.wandb")
-    values = logged_values(path)
+    begun = time.monotonic()
+    # W&B's own process may still be writing.
+    while "predictions/nrows" not in (values := logged_values(path)):
+        assert time.monotonic() - begun < 30
+        time.sleep(0.1)
     assert values["returns/nrows"] == [14]
     assert values["predictions/nrows"] == [4]
 
