@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from persim_lightning.benchmark.scores import method_scores
 from persim_lightning.benchmark.summary import summarise, summary_lines
 from persim_lightning.benchmark.tables import write_tables
 from persim_lightning.benchmark.wandb_tables import log_tables
-from persim_lightning.cli import _has_wandb_key
+from persim_lightning.cli import wandb_mode
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import FitInterruptedError, PersimError
@@ -66,13 +65,7 @@ def _report(given: argparse.Namespace, order: Sequence[str]) -> None:
         print(line)
     for path in written:
         print(f"wrote {path}")
-    log_tables(results, summary, runs, _wandb_mode(given.wandb))
-
-
-def _wandb_mode(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    return os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+    log_tables(results, summary, runs, wandb_mode(given.wandb))
 
 
 class BenchmarkError(PersimError):

@@ -269,9 +269,7 @@ class FitCLI(LightningCLI):
 
     def _loggers(self) -> list[CSVLogger | WandbLogger]:
         csv = CSVLogger(self.run_dir, name="metrics")
-        mode = self.config.wandb
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
+        mode = wandb_mode(self.config.wandb)
         if mode == "disabled":
             return [csv]
         return [
@@ -298,6 +296,13 @@ def _checkpoint_interval(epochs: int) -> int:
     """Epochs between checkpoints: about twenty in a run, and one at its end."""
     wanted = max(1, epochs // _CHECKPOINTS_A_RUN)
     return max(interval for interval in range(1, wanted + 1) if epochs % interval == 0)
+
+
+def wandb_mode(asked: str) -> str:
+    """online, offline or disabled, where `asked` may also be auto."""
+    if asked != "auto":
+        return asked
+    return os.environ.get("WANDB_MODE") or ("online" if _has_wandb_key() else "offline")
 
 
 def _has_wandb_key() -> bool:

@@ -81,7 +81,7 @@ class CaDMModule(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.model.set_statistics(self.datamodule.statistics)
+            self.model.scales.set(self.datamodule.statistics)
             if self.model.walls.enabled:
                 self.model.walls.set(self.datamodule.trajectories.walls())
 

@@ -44,10 +44,10 @@ class ContextDynamics:
         net = model.forward_net
         bias = net.from_context(contexts) + net.from_inputs.bias
         weight = net.from_inputs.weight
-        encoded = weight.shape[1] - (model.state_dim + 2 * len(model.angles))
-        self._from_state, from_action = weight.split((weight.shape[1] - encoded, encoded), dim=1)
+        sizes = (model.scales.states_size, model.scales.actions_size)
+        self._from_state, from_action = weight.split(sizes, dim=1)
         self._from_state = self._from_state.mT.contiguous()
-        if model.num_actions is None:
+        if model.scales.num_actions is None:
             self._from_action: Tensor | None = from_action.mT.contiguous()
             self._bias = bias.mT.contiguous()
         else:
@@ -66,11 +66,11 @@ class ContextDynamics:
         # (P, D, B) -> (M, D, particles · B)
         features = states.mT.reshape(model.members, self._particles, model.state_dim, rows)
         features = features.transpose(1, 2).reshape(model.members, model.state_dim, -1)
-        features = model.encode_states(features.mT).mT
+        features = model.scales.states(features.mT).mT
         if self._from_action is None:
-            first = self._bias[:, :, agents * (model.num_actions or 1) + actions]
+            first = self._bias[:, :, agents * (model.scales.num_actions or 1) + actions]
         else:
-            encoded = model.encode_actions(actions).T.expand(model.members, -1, -1)
+            encoded = model.scales.actions(actions).T.expand(model.members, -1, -1)
             first = torch.baddbmm(self._bias[:, :, agents], self._from_action, encoded)
         hidden = _silu_(torch.baddbmm(first.repeat(1, 1, self._particles), self._from_state, features))
         *layers, (weight, bias) = self._layers
@@ -89,7 +89,7 @@ class ContextDynamics:
             shape = (self.members, model.state_dim, 1)
             noise = torch.randn(shape, generator=self._generator, device=self._generator.device).to(delta.device)
             delta = delta + (0.5 * log_variance).exp() * noise
-        following: Tensor = model.walls(states + (delta * model.delta_rms[:, None]).mT)
+        following: Tensor = model.walls(states + (delta * model.scales.delta_rms[:, None]).mT)
         return following
 
     def rollout(self, states: Tensor, actions: Tensor) -> Tensor:

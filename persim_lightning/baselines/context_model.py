@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from persim_lightning.baselines.scales import Scales
 from persim_lightning.data.windows import Past, Windows
 from persim_lightning.models.layers import MemberLinear, MemberMLP
 from persim_lightning.models.walls import Walls
-from persim_lightning.types import Statistics
 
 _CONTEXT_HIDDEN = (256, 128, 64)
 # Bounds of log-variances when training starts, and the weight of their spread in the loss (PETS; Chua et al., 2018).
@@ -99,12 +99,6 @@ class ContextModel(nn.Module):
         Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
     """
 
-    state_mean: Tensor
-    state_std: Tensor
-    delta_rms: Tensor
-    action_mean: Tensor
-    action_std: Tensor
-
     def __init__(
         self,
         *,
@@ -121,43 +115,18 @@ class ContextModel(nn.Module):
         walls: bool = False,
     ) -> None:
         super().__init__()
-        self.members, self.num_actions, self.angles = members, num_actions, list(angles)
-        self.state_dim = state_dim
-        encoded = action_dim if num_actions is None else num_actions
-        inputs = state_dim + 2 * len(self.angles) + encoded
-        self.encoder = MemberMLP(members, [past * (state_dim + encoded), *_CONTEXT_HIDDEN, context_dim], F.relu)
+        self.members, self.state_dim = members, state_dim
+        self.scales = Scales(state_dim, action_dim, num_actions, angles)
+        inputs = self.scales.states_size + self.scales.actions_size
+        pair = state_dim + self.scales.actions_size
+        self.encoder = MemberMLP(members, [past * pair, *_CONTEXT_HIDDEN, context_dim], F.relu)
         sizes = (members, inputs, context_dim, state_dim, width, layers, probabilistic)
         self.forward_net, self.backward_net = ContextNet(*sizes), ContextNet(*sizes)
         self.walls = Walls(state_dim, walls)
-        self.register_buffer("state_mean", torch.zeros(state_dim))
-        self.register_buffer("state_std", torch.ones(state_dim))
-        self.register_buffer("delta_rms", torch.ones(state_dim))
-        actions = action_dim if num_actions is None else 0
-        self.register_buffer("action_mean", torch.zeros(actions))
-        self.register_buffer("action_std", torch.ones(actions))
-
-    def set_statistics(self, statistics: Statistics) -> None:
-        """Take normalisation constants from the training set."""
-        for name in ("state_mean", "state_std", "delta_rms", "action_mean", "action_std"):
-            getattr(self, name).copy_(getattr(statistics, name))
-
-    def encode_states(self, states: Tensor) -> Tensor:
-        """Standardised coordinates with the angles' sines and cosines, (..., D) -> (..., D + 2·angles)."""
-        standardised = (states - self.state_mean) / self.state_std
-        if not self.angles:
-            return standardised
-        angles = states[..., self.angles]
-        return torch.cat((standardised, angles.sin(), angles.cos()), dim=-1)
-
-    def encode_actions(self, actions: Tensor) -> Tensor:
-        """One-hot codes (...) or standardised amounts (..., A) -> (..., encoded)."""
-        if self.num_actions is not None:
-            return F.one_hot(actions, self.num_actions).to(self.delta_rms.dtype)
-        return (actions - self.action_mean) / self.action_std
 
     def context(self, past: Past) -> Tensor:
         """Contexts of every member: past (M, B, K, …) -> (M, B, C)."""
-        delta, action = past.delta / self.delta_rms, self.encode_actions(past.action)
+        delta, action = past.delta / self.scales.delta_rms, self.scales.actions(past.action)
         # What lies before the start of a trajectory is no action, rather than action zero.
         pairs = torch.cat((delta, action), dim=-1) * past.valid[..., None]
         contexts: Tensor = self.encoder(pairs.flatten(-2))
@@ -173,14 +142,14 @@ class ContextModel(nn.Module):
             β of Lee et al., equation 4.
         """
         context = self.context(windows.past)
-        action, delta = self.encode_actions(windows.action), windows.delta / self.delta_rms
+        action, delta = self.scales.actions(windows.action), windows.delta / self.scales.delta_rms
         valid = windows.valid[..., None]
         total = self.forward_net.bounds_penalty() + backward_weight * self.backward_net.bounds_penalty()
         for net, states, target, weight in (
             (self.forward_net, windows.state, delta, 1.0),
             (self.backward_net, windows.state + windows.delta, -delta, backward_weight),
         ):
-            predicted = net(torch.cat((self.encode_states(states), action), dim=-1), context)
+            predicted = net(torch.cat((self.scales.states(states), action), dim=-1), context)
             error = torch.where(valid, _loss(predicted, target), 0.0)
             total = total + weight * error.sum((1, 2, 3)) / (valid.sum((1, 2, 3)) * self.state_dim).clamp(min=1)
         return total  # type: ignore[return-value]

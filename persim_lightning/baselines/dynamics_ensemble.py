@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from persim_lightning.baselines.scales import Scales
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
-from persim_lightning.models.layers import MemberLinear
-from persim_lightning.types import Statistics
+from persim_lightning.models.layers import MemberMLP
 
 _RATE, _DECAY = 1e-3, 0.3
 # Training watches the mean loss of so many steps. Where it improves by less than this share, the rate is decayed, and
@@ -34,51 +34,26 @@ class DynamicsEnsemble(nn.Module):
         M.
     width : int
         Of the hidden layers.
-    statistics : Statistics
+    scales : Scales
         Normalisation constants of the training set.
-    num_actions : int or None
-        Discrete actions enter one-hot.
     """
 
-    state_mean: Tensor
-    state_std: Tensor
-    delta_rms: Tensor
-    action_mean: Tensor
-    action_std: Tensor
-
-    def __init__(self, members: int, width: int, statistics: Statistics, num_actions: int | None) -> None:
+    def __init__(self, members: int, width: int, scales: Scales) -> None:
         super().__init__()
-        self.members, self.num_actions = members, num_actions
-        for name in ("state_mean", "state_std", "delta_rms", "action_mean", "action_std"):
-            self.register_buffer(name, getattr(statistics, name).clone())
-        state_dim = len(self.state_mean)
-        actions = len(self.action_mean) if num_actions is None else num_actions
-        self.layers = nn.ModuleList(
-            (
-                MemberLinear(members, state_dim + actions, width),
-                MemberLinear(members, width, width),
-                MemberLinear(members, width, state_dim),
-            )
-        )
-
-    def inputs(self, states: Tensor, actions: Tensor) -> Tensor:
-        """What the networks see: states (..., D), actions (...)|(..., A) -> (..., in)."""
-        if self.num_actions is None:
-            encoded = (actions - self.action_mean) / self.action_std
-        else:
-            encoded = F.one_hot(actions, self.num_actions).to(states.dtype)
-        return torch.cat(((states - self.state_mean) / self.state_std, encoded), dim=-1)
+        self.members, self.scales = members, scales
+        state_dim = len(scales.state_mean)
+        widths = [scales.states_size + scales.actions_size, width, width, state_dim]
+        self.net = MemberMLP(members, widths, F.relu)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised Δs of every member: (M, B, in) -> (M, B, D)."""
-        first, second, output = self.layers
-        predicted: Tensor = output(second(first(inputs).relu()).relu())
+        predicted: Tensor = self.net(inputs)
         return predicted
 
     @torch.no_grad()
     def deltas(self, states: Tensor, actions: Tensor) -> Tensor:
         """Normalised Δs of every member, all of them from the same states (B, D) and actions (B,)|(B, A): (M, B, D)."""
-        predicted: Tensor = self(self.inputs(states, actions).expand(self.members, -1, -1))
+        predicted: Tensor = self(self.scales(states, actions).expand(self.members, -1, -1))
         return predicted
 
     def disagreement(self, states: Tensor, actions: Tensor) -> Tensor:
@@ -118,10 +93,13 @@ def fit_dynamics_ensemble(
         raise TableError("no trajectory has two rows, so there are no dynamics to learn")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DynamicsEnsemble(members, width, trajectories.statistics(rows), trajectories.schema.num_actions)
+        schema = trajectories.schema
+        scales = Scales(schema.state_dim, schema.action_dim, schema.num_actions)
+        scales.set(trajectories.statistics(rows))
+        model = DynamicsEnsemble(members, width, scales)
     generator = torch.Generator().manual_seed(seed)
-    inputs = model.inputs(trajectories.state[rows], trajectories.action[rows])
-    targets = trajectories.delta[rows] / model.delta_rms
+    inputs = scales(trajectories.state[rows], trajectories.action[rows])
+    targets = trajectories.delta[rows] / scales.delta_rms
     optimizer = Adam(model.parameters(), lr=_RATE, fused=True)
     best, recent, decays = torch.inf, [], 0
     for _ in range(steps):

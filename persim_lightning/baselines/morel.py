@@ -116,7 +116,7 @@ class MOReL(Learner):
         pessimism = pessimism_of(disagreement, trajectories.reward[rows], self._beta, self._kappa, self._discount)
         starts = states if self._starts == "any" else self._first(trajectories)
         mdp = PessimisticMDP(ensemble, environment, starts, pessimism, self._episodes)
-        mean, std = ensemble.state_mean, ensemble.state_std
+        mean, std = ensemble.scales.state_mean, ensemble.scales.state_std
         # Rewards such that HALT costs 1: whatever their units, the critic then meets values of about that size.
         episodes = trust_region.StandardisedEpisodes(mdp, mean.numpy(), std.numpy(), -1 / pessimism.halt_reward)
         layers: dict[str, Tensor] = trust_region.optimise_policy(

@@ -99,8 +99,3 @@ def _fit(task: Task, folder: Path) -> FittedPopulation:
     precision = configured["trainer"].get("precision", "32-true")
     module = train(build, data, task.steps, task.seed, folder, precision=precision)
     return module.personalized()
-
-
-def gradient_steps(task_configuration: dict, rows: int) -> int:
-    """Optimiser steps that conf/ENV.yaml's epochs come to on a table with so many training transitions."""
-    return int(task_configuration["trainer"]["max_epochs"]) * max(1, rows // task_configuration["data"]["batch_size"])

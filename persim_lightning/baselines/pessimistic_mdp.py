@@ -125,7 +125,7 @@ class PessimisticMDP(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Apply actions (B,) or (B, A); amounts beyond [-1, 1] count as its ends."""
         before, taken = self._states, self._realised(actions)
         deltas = self._ensemble.deltas(before, taken)
-        after = before + deltas[self._members, torch.arange(self.num_envs)] * self._ensemble.delta_rms
+        after = before + deltas[self._members, torch.arange(self.num_envs)] * self._ensemble.scales.delta_rms
         reward = self._environment.reward(before, taken, after)
         known = discrepancy(deltas) <= self._pessimism.threshold
         # Comparisons with NaN are False, so members that fail count as unknown; so does what overflows afterwards.

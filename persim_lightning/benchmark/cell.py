@@ -20,11 +20,9 @@ from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.baselines.method_file import build_method
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
-from persim_lightning.data.episodes import play
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, PersimError
-from persim_lightning.evaluation.control import ControlScores, PlanningSettings
-from persim_lightning.evaluation.run import true_covariates
+from persim_lightning.evaluation.control import PlanningSettings, play_agents
 from persim_lightning.files import atomic_write, read_json, write_json
 from persim_lightning.provenance import PACKAGES
 
@@ -111,7 +109,8 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
     scores = fitted.score(task)
     scored = time.perf_counter()
     episodes = cell.episodes["planned" if fitted.plans else "learned"]
-    played = _play(fitted, task, episodes, cell.max_steps)
+    policy, seed = fitted.policy(task, episodes), task.seed + _EPISODE_SEED
+    played = play_agents(environment, policy, task.covariates(), episodes, seed, max_steps=cell.max_steps)
     test = data.recordings.test
     records = [] if scores is None or test is None else scores.to_records(test.agent_ids)
     score_of = {record["agent"]: record for record in records}
@@ -156,20 +155,6 @@ def _fit_or_load(method: Method, task: Task, folder: Path, asked: dict[str, Any]
     fitted.save(folder)
     write_json({"asked": asked, "seconds": seconds}, record)
     return fitted, seconds
-
-
-@torch.no_grad()
-def _play(fitted: Fitted, task: Task, episodes: int, max_steps: int | None) -> ControlScores:
-    agents_path = task.recordings.files["agents_path"]
-    assert agents_path is not None
-    covariates = true_covariates(task.environment, Path(agents_path), task.agents)[task.rows(episodes)]
-    limit = min(task.environment.max_steps, max_steps or task.environment.max_steps)
-    start = time.perf_counter()
-    played = play(task.environment, fitted.policy(task, episodes), covariates, limit, task.seed + _EPISODE_SEED)
-    seconds = time.perf_counter() - start
-    shape = (len(task.agents), episodes)
-    decisions = int(played.lengths.sum())
-    return ControlScores(played.returns.view(shape), played.lengths.view(shape), played, decisions, seconds)
 
 
 def other_settings(folder: Path) -> str:

@@ -243,6 +243,7 @@ def play_agents(
     episodes: int,
     seed: int,
     description: str | None = None,
+    max_steps: int | None = None,
 ) -> ControlScores:
     """Play episodes of several agents together, in the real environment.
 
@@ -258,10 +259,13 @@ def play_agents(
     seed : int
     description : str, optional
         Label of a progress bar.
+    max_steps : int, optional
+        Cut episodes after so many steps, if the environment does not sooner.
     """
     start = time.perf_counter()
     rows = covariates.repeat_interleave(episodes, dim=0)
-    played = play(environment, policy, rows, environment.max_steps, seed, description)
+    limit = min(environment.max_steps, max_steps or environment.max_steps)
+    played = play(environment, policy, rows, limit, seed, description)
     seconds = time.perf_counter() - start
     shape = (len(covariates), episodes)
     decisions = int(played.lengths.sum())

@@ -40,9 +40,9 @@ def random_model(num_actions, probabilistic, walls=False, members=MEMBERS):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-        model.delta_rms.copy_(torch.tensor([0.5, 2.0, 0.1]))
-        model.state_mean.copy_(torch.tensor([0.3, -0.2, 0.1]))
-        model.state_std.copy_(torch.tensor([1.5, 0.7, 2.0]))
+        model.scales.delta_rms.copy_(torch.tensor([0.5, 2.0, 0.1]))
+        model.scales.state_mean.copy_(torch.tensor([0.3, -0.2, 0.1]))
+        model.scales.state_std.copy_(torch.tensor([1.5, 0.7, 2.0]))
     return model.requires_grad_(False)
 
 
@@ -59,8 +59,8 @@ def random_past(num_actions, *shape):
 
 def one_step(net, member, model, state, action, context):
     """Mean and log-variance of one transition, layer by layer: state (D,), encoded action, context (C,)."""
-    angles = state[model.angles]
-    inputs = torch.cat(((state - model.state_mean) / model.state_std, angles.sin(), angles.cos(), action))
+    angles = state[model.scales.angles]
+    inputs = torch.cat(((state - model.scales.state_mean) / model.scales.state_std, angles.sin(), angles.cos(), action))
     hidden = inputs @ net.from_inputs.weight[member] + net.from_inputs.bias[member, 0]
     hidden = F.silu(hidden + context @ net.from_context.weight[member] + net.from_context.bias[member, 0])
     *layers, output = net.rest.layers
@@ -78,8 +78,8 @@ def one_context(member, model, delta, action, valid):
     """Context of one past: delta (K, D), action (K, …), valid (K,)."""
     parts = []
     for k in range(PAST):
-        encoded = model.encode_actions(action[k]) if valid[k] else torch.zeros(model.encode_actions(action[k]).shape)
-        parts += [delta[k] / model.delta_rms if valid[k] else torch.zeros(STATE), encoded]
+        encoded = model.scales.actions(action[k]) if valid[k] else torch.zeros(model.scales.actions(action[k]).shape)
+        parts += [delta[k] / model.scales.delta_rms if valid[k] else torch.zeros(STATE), encoded]
     hidden = torch.cat(parts)
     *layers, output = model.encoder.layers
     for layer in layers:
@@ -109,13 +109,13 @@ def test_loss_against_one_transition_at_a_time(num_actions, probabilistic):
                 if not windows.valid[member, b, f]:
                     continue
                 state, delta = windows.state[member, b, f], windows.delta[member, b, f]
-                action = model.encode_actions(windows.action[member, b, f])
+                action = model.scales.actions(windows.action[member, b, f])
                 for net, start, target, weight in (
                     (model.forward_net, state, delta, 1.0),
                     (model.backward_net, state + delta, -delta, 0.5),
                 ):
                     mean, log_variance = one_step(net, member, model, start, action, context)
-                    square = (mean - target / model.delta_rms).square()
+                    square = (mean - target / model.scales.delta_rms).square()
                     if log_variance is not None:
                         square = square / log_variance.exp() + log_variance
                     errors.append(weight * square.mean())
@@ -155,9 +155,9 @@ def test_every_particle_goes_by_its_own_member_and_that_member_s_context(num_act
         member = particle // particles
         for row in range(rows):
             context = one_context(member, model, *(part[agents[row]] for part in past))
-            action = model.encode_actions(chosen[row])
+            action = model.scales.actions(chosen[row])
             mean, _ = one_step(model.forward_net, member, model, states[particle, row], action, context)
-            expected = states[particle, row] + mean * model.delta_rms
+            expected = states[particle, row] + mean * model.scales.delta_rms
             torch.testing.assert_close(following[particle, row], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -169,9 +169,9 @@ def test_particles_are_scattered_as_the_model_says():
     state = torch.randn(STATE)
     action, own = torch.tensor([2, 2]), torch.zeros(2, dtype=torch.int64)
     following = dynamics.step(state.expand(count, 2, STATE), action, own)
-    mean, log_variance = one_step(model.forward_net, 0, model, state, model.encode_actions(action[0]), context[0, 0])
-    spread = (0.5 * log_variance).exp() * model.delta_rms
-    error = (following[:, 0].mean(0) - state - mean * model.delta_rms).abs()
+    mean, log_variance = one_step(model.forward_net, 0, model, state, model.scales.actions(action[0]), context[0, 0])
+    spread = (0.5 * log_variance).exp() * model.scales.delta_rms
+    error = (following[:, 0].mean(0) - state - mean * model.scales.delta_rms).abs()
     assert bool((error < 4 * spread / count**0.5).all())
     torch.testing.assert_close(following[:, 0].std(0), spread, rtol=0.06, atol=0)
     # All rows share the noise: the same plan has the same fate whatever else is planned.
@@ -270,8 +270,8 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
         train(interrupted(module(probabilistic=True), epoch=3), data, 60, 0, tmp_path / "cut")
     assert (tmp_path / "cut/checkpoints/last.ckpt").is_file()
     resumed = train(module(probabilistic=True), data, 60, 0, tmp_path / "cut")
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, two)
     assert not (tmp_path / "cut/checkpoints").exists()
 
 

@@ -12,9 +12,9 @@ from gymnasium.vector import AutoresetMode
 from persim_lightning.baselines.dynamics_ensemble import DynamicsEnsemble, fit_dynamics_ensemble
 from persim_lightning.baselines.morel import _trust_region
 from persim_lightning.baselines.pessimistic_mdp import Pessimism, PessimisticMDP, pessimism_of
+from persim_lightning.baselines.scales import Scales
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
-from persim_lightning.types import Statistics
 from tests.baselines.test_morel import POINT_MASS, recorded
 
 CART_POLE, MOUNTAIN_CAR = get_environment("cartpole"), get_environment("mountaincar")
@@ -23,19 +23,15 @@ LENIENT = Pessimism(threshold=float("inf"), halt_reward=-100.0)
 
 def ensemble_of(environment, members=3, width=16, seed=0):
     """Untrained members."""
-    dim, actions = len(environment.state_names), 0 if environment.num_actions else len(environment.action_names)
-    one = torch.ones(dim)
-    statistics = Statistics(
-        state_mean=0.1 * one,
-        state_std=2 * one,
-        state_low=-one,
-        state_high=one,
-        delta_rms=torch.linspace(0.5, 1.5, dim),
-        action_mean=torch.full((actions,), 0.3),
-        action_std=torch.full((actions,), 0.7),
-    )
+    schema = environment.schema
+    scales = Scales(schema.state_dim, schema.action_dim, schema.num_actions)
+    scales.state_mean.fill_(0.1)
+    scales.state_std.fill_(2.0)
+    scales.delta_rms.copy_(torch.linspace(0.5, 1.5, schema.state_dim))
+    scales.action_mean.fill_(0.3)
+    scales.action_std.fill_(0.7)
     torch.manual_seed(seed)
-    return DynamicsEnsemble(members, width, statistics, environment.num_actions).requires_grad_(False)
+    return DynamicsEnsemble(members, width, scales).requires_grad_(False)
 
 
 class Drift:
@@ -43,7 +39,7 @@ class Drift:
 
     def __init__(self, amounts):
         self.amounts, self.members = amounts, len(amounts)
-        self.delta_rms = torch.ones(amounts.shape[-1])
+        self.scales = Scales(amounts.shape[-1], 1, 2)
 
     def deltas(self, states, actions):
         return self.amounts[:, None].expand(-1, len(states), -1)
@@ -69,7 +65,7 @@ def test_disagreement_equals_a_loop_over_rows_members_and_pairs(environment):
         for member in range(3):
             encoded = torch.eye(2)[action] if environment.num_actions else (action - 0.3) / 0.7
             values = torch.cat(((state - 0.1) / 2, encoded))
-            for number, layer in enumerate(ensemble.layers):
+            for number, layer in enumerate(ensemble.net.layers):
                 values = values @ layer.weight[member] + layer.bias[member, 0]
                 values = values.relu() if number < 2 else values
             outputs.append(values)
@@ -82,7 +78,7 @@ def test_training_lowers_disagreement_where_data_are_and_not_elsewhere():
     ensemble = fit_dynamics_ensemble(trajectories, members=4, width=64, batch_size=128, steps=800, seed=0)
     rows, _ = trajectories.split_rows(0.0)
     states, actions = trajectories.state[rows], trajectories.action[rows]
-    predicted = ensemble.deltas(states, actions) * ensemble.delta_rms
+    predicted = ensemble.deltas(states, actions) * ensemble.scales.delta_rms
     error = (predicted - trajectories.delta[rows]).square().mean() / trajectories.delta[rows].square().mean()
     assert error < 1e-3
     inside = ensemble.disagreement(states, actions)

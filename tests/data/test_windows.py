@@ -17,7 +17,7 @@ def data(request):
     generator = torch.Generator().manual_seed(0)
     rows = [(agent, episode, t) for agent, episode, length in ((0, 0, 7), (5, 0, 2), (5, 1, 5)) for t in range(length)]
     count = len(rows)
-    columns = {name: list(values) for name, values in zip(("agent", "episode", "t"), zip(*rows, strict=True))}
+    columns = {name: [row[place] for row in rows] for place, name in enumerate(("agent", "episode", "t"))}
     columns |= {name: torch.randn(count, generator=generator).tolist() for name in ("x", "y")}
     if request.param is None:
         columns |= {name: torch.randn(count, generator=generator).tolist() for name in ("push", "turn")}
