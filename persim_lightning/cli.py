@@ -149,10 +149,20 @@ class FitCLI(LightningCLI):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        self._note_slow_precision()
         inherited = _RUN_DIR_VARIABLE in os.environ
         self.run_dir = self._choose_run_dir()
         check_writable(self.run_dir / "config.yaml")
         self._choose_rank(leader=not inherited)
+
+    def _note_slow_precision(self) -> None:
+        config = self.config.trainer
+        on_cpu = config.accelerator == "cpu" or (config.accelerator == "auto" and not torch.accelerator.is_available())
+        if on_cpu and str(config.precision).startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            print(
+                "note: this CPU has no bfloat16 instructions; --trainer.precision 32-true is many times faster",
+                file=sys.stderr,
+            )
 
     def _choose_rank(self, leader: bool) -> None:
         """Put a number in the place of `rank: auto`; what was found is kept in the run folder."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -17,8 +18,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from persim_lightning.cli import FitCLI, one_line_errors
 from persim_lightning.cli import fit as fit_command
-from persim_lightning.cli import one_line_errors
 from persim_lightning.data.table import read_table, write_table
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.theorem_command import theorem_command
@@ -389,3 +390,14 @@ def test_automatic_rank_is_found_kept_and_the_same_as_asking_for_it(tmp_path):
     last = str(tmp_path / "auto/checkpoints/last.ckpt")
     resumed = fit(tmp_path, "mountaincar", *options, "--model.rank", "auto", "--ckpt_path", last)
     assert "held-out tails" not in resumed.stdout
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "told"),
+    [("AVX2", "bf16-mixed", True), ("AVX512", "bf16-mixed", False), ("AVX2", "32-true", False)],
+)
+def test_a_precision_that_the_processor_only_emulates(monkeypatch, capsys, capability, precision, told):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    trainer = SimpleNamespace(accelerator="cpu", precision=precision)
+    FitCLI._note_slow_precision(SimpleNamespace(config=SimpleNamespace(trainer=trainer)))
+    assert ("--trainer.precision 32-true is many times faster" in capsys.readouterr().err) == told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -17,9 +17,7 @@ from persim_lightning.errors import FitInterruptedError
 Module = TypeVar("Module", bound=pl.LightningModule)
 
 
-def train(
-    build: Callable[[], Module], data: TrajectoryDataModule, steps: int, seed: int, folder: Path, **options: Any
-) -> Module:
+def train(build: Callable[[], Module], data: TrajectoryDataModule, steps: int, seed: int, folder: Path) -> Module:
     """Build and train a module; a training that was interrupted in `folder` goes on.
 
     Parameters
@@ -32,8 +30,6 @@ def train(
         Of initial weights and of the order of batches; the caller's generator is left as it was.
     folder : Path
         Keeps checkpoints until the training has ended.
-    **options
-        Of the Trainer, such as `precision`.
 
     Raises
     ------
@@ -46,7 +42,7 @@ def train(
         torch.manual_seed(seed)
         module = build()
         epochs = max(1, round(steps / data.steps_per_epoch))
-        trainer = bare_trainer(False, checkpoints, accelerator="cpu", max_epochs=epochs, **options)
+        trainer = bare_trainer(False, checkpoints, accelerator="cpu", max_epochs=epochs)
         try:
             trainer.fit(module, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
         except SystemExit as error:

@@ -27,8 +27,6 @@ def small_task(small_data):
 
     def make(name: str, workspace: Path, seed: int = 0, dataset: str = "random", steps: int = 4) -> Task:
         configuration = yaml.safe_load((ROOT / f"conf/{name}.yaml").read_text())
-        # bfloat16 is slow where the CPU has no such instructions.
-        configuration["trainer"].pop("precision", None)
         environment = get_environment(name)
         made = ensure_training_data(small_data, environment, dataset, 5, 0)
         train, test = (small_data / f"{name}-{dataset}-{kind}.parquet" for kind in ("train", "test"))
