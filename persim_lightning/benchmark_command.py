@@ -156,7 +156,7 @@ def _run(cells: Sequence[Cell], given: argparse.Namespace) -> list[Outcome]:
                 progress.advance(bar)
                 if outcome.result is None:
                     failed.append(outcome)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, FitInterruptedError) as error:
         raise FitInterruptedError("interrupted: the same command goes on") from error
     return failed
 

@@ -74,6 +74,18 @@ class CaDM(Method):
     ) -> None:
         if particles % members:
             raise ConfigurationError(f"particles {particles} must be a multiple of members {members}")
+        self._settings = {
+            "members": members,
+            "probabilistic": probabilistic,
+            "past": past,
+            "future": future,
+            "context_dim": context_dim,
+            "width": width,
+            "layers": layers,
+            "backward_weight": backward_weight,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+        }
         self._members, self._probabilistic, self._particles = members, probabilistic, particles
         self._past, self._future, self._backward_weight = past, future, backward_weight
         self._context_dim, self._width, self._layers = context_dim, width, layers
@@ -100,7 +112,7 @@ class CaDM(Method):
             )
 
         folder = task.workspace / self.label.lower().replace(" ", "-")
-        module = train(build, data, task.steps, task.seed, folder)
+        module = train(build, data, task, folder, self._settings)
         return FittedCaDM(module.model, self._past, self._particles)
 
     def load(self, folder: Path, task: Task) -> FittedCaDM:

@@ -8,19 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam
 
 from persim_lightning.baselines.scales import Scales
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
 from persim_lightning.models.layers import MemberMLP
+from persim_lightning.training.chunks import one_cycle_adam
 
-_RATE, _DECAY = 1e-3, 0.3
-# Training watches the mean loss of so many steps. Where it improves by less than this share, the rate is decayed, and
-# after so many decays training stops; at the latest after all steps.
-_WINDOW, _PROGRESS, _DECAYS = 250, 0.05, 4
-# Normalised squared error at which there is nothing left to learn (a few thousandths of a typical Δs).
-_CONVERGED = 1e-5
+_RATE = 1e-3
 # Rows whose disagreement is computed at once.
 _CHUNK = 4096
 
@@ -80,7 +75,7 @@ def fit_dynamics_ensemble(
     batch_size : int
         Transitions of a gradient step of each member; tables that have fewer are used whole.
     steps : int
-        Gradient steps at most: training stops when the loss has converged.
+        Gradient steps.
     seed : int
 
     Raises
@@ -100,8 +95,7 @@ def fit_dynamics_ensemble(
     generator = torch.Generator().manual_seed(seed)
     inputs = scales(trajectories.state[rows], trajectories.action[rows])
     targets = trajectories.delta[rows] / scales.delta_rms
-    optimizer = Adam(model.parameters(), lr=_RATE, fused=True)
-    best, recent, decays = torch.inf, [], 0
+    optimizer, scheduler = one_cycle_adam(model.parameters(), _RATE, steps)
     for _ in range(steps):
         if len(rows) > batch_size:
             index = torch.randint(len(rows), (members, batch_size), generator=generator)
@@ -113,14 +107,5 @@ def fit_dynamics_ensemble(
         loss = (model(batch) - wanted).square().mean((1, 2)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        recent.append(loss.detach())
-        if len(recent) < _WINDOW:
-            continue
-        mean, recent = float(torch.stack(recent).mean()) / members, []
-        if mean > (1 - _PROGRESS) * best:
-            decays += 1
-            optimizer.param_groups[0]["lr"] *= _DECAY
-        best = min(best, mean)
-        if decays >= _DECAYS or best < _CONVERGED:
-            break
+        scheduler.step()
     return model.eval().requires_grad_(False)

@@ -56,6 +56,11 @@ class Task:
         """Position in `agents` of every row of a batch of episodes, agent by agent, shape (N·E,)."""
         return torch.arange(len(self.agents)).repeat_interleave(episodes)
 
+    def identity(self) -> dict[str, Any]:
+        """Everything of the task that decides what PerSim, or a method trained beside it, learns; ready for JSON."""
+        table = self.recordings.files.get("sha256")
+        return {"configuration": self.configuration, "steps": self.steps, "table": table, "seed": self.seed}
+
     def covariates(self) -> Tensor:
         """True covariates of `agents`, shape (N, C), in the environment's order: they make the real environment."""
         names, values = self.recordings.covariate_names, self.recordings.covariates

@@ -98,7 +98,7 @@ class MOReL(Learner):
         return "MOReL"
 
     def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> PerceptronPolicy:
-        """See :meth:`persim_lightning.baselines.method.Learner.learn`; `steps` bounds those of the ensemble."""
+        """See :meth:`persim_lightning.baselines.method.Learner.learn`."""
         trust_region = _trust_region()
         if trajectories.reward is None:
             raise TableError(f"no column '{trajectories.schema.reward}', so what {self.name}'s HALT costs is unknown")

@@ -67,9 +67,7 @@ def fit_population(task: Task) -> FittedPopulation:
         If the workspace holds a fit under other settings.
     """
     folder = task.workspace / "persim"
-    record = folder / "fit.json"
-    files = task.recordings.files
-    asked = {"configuration": task.configuration, "steps": task.steps, "table": files.get("sha256"), "seed": task.seed}
+    record, asked = folder / "fit.json", task.identity()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if record.is_file():
@@ -97,4 +95,4 @@ def _fit(task: Task, folder: Path) -> FittedPopulation:
         return PerSimModule(*sizes, walls=data.walls, **configured["model"]["init_args"])
 
     # In single precision whatever the configuration says: nodes of a cluster need not all have bfloat16 instructions.
-    return train(build, data, task.steps, task.seed, folder).personalized()
+    return train(build, data, task, folder, {}).personalized()

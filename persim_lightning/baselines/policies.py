@@ -102,7 +102,11 @@ class OnPerSim(Method):
         return _load(self._learner, task, folder, len(task.agents))
 
     def simulate(self, task: Task) -> Trajectories:
-        """Trajectories of the task's agents on their own simulators, by MPC."""
+        """Trajectories of the task's agents on their own simulators, by MPC.
+
+        They begin where trajectories of the population began: from the one state in which the agent itself was first
+        recorded, the same plans would make the same trajectory every time.
+        """
         population, environment = fit_population(task), task.environment
         simulator = PersonalizedSimulator(population, task.recordings.train, environment)
 
@@ -117,7 +121,9 @@ class OnPerSim(Method):
             return act
 
         return simulated_trajectories(
-            simulator, task.agents, self._trajectories, policy_of, task.seed, max_steps=environment.max_steps
+            *(simulator, task.agents, self._trajectories, policy_of, task.seed),
+            max_steps=environment.max_steps,
+            start="population",
         )
 
 

@@ -21,7 +21,7 @@ from persim_lightning.baselines.method_file import build_method
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.envs import get_environment
-from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
 from persim_lightning.files import atomic_write, read_json, write_json
 from persim_lightning.provenance import PACKAGES
@@ -78,6 +78,8 @@ def run_cell(cell: Cell, places: Places, threads: int) -> Outcome:
         folder.mkdir(parents=True, exist_ok=True)
         with _quiet(folder / LOG), _on_threads(threads):
             return Outcome(cell, _run(cell, folder, places))
+    except FitInterruptedError:
+        raise
     except Exception as error:  # a method may raise anything, and the other cells must go on
         words = " ".join(str(error).split())
         reason = words if isinstance(error, PersimError) else f"{type(error).__name__}: {words}"

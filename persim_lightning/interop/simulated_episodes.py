@@ -54,8 +54,9 @@ class SimulatedEpisodes:
         states (..., D) -> (...) bool; likewise.
     max_steps : int, optional
         Steps after which an episode is cut; as many as the longest recorded trajectory has where not given.
-    start : {'first', 'any'}
-        Begin where the agent's trajectories began, or in any of its recorded states.
+    start : {'first', 'any', 'population'}
+        Begin where the agent's trajectories began, in any of its recorded states, or where trajectories of any agent
+        began.
     member : 'mean', 'random' or int
         What is observed: the members' mean, a member drawn for each episode (so that a policy cannot rely on what one
         of them believes), or always the same one.
@@ -75,15 +76,15 @@ class SimulatedEpisodes:
         reward: Reward | None = None,
         terminated: Termination | None = None,
         max_steps: int | None = None,
-        start: Literal["first", "any"] = "first",
+        start: Literal["first", "any", "population"] = "first",
         member: Literal["mean", "random"] | int = "mean",
     ) -> None:
         if not isinstance(simulator, PersonalizedSimulator):
             simulator = PersonalizedSimulator.load(simulator)
         self._dynamics, recorded = simulator.population.personalize(agent), simulator.trajectories
         members = self._dynamics.members
-        if start not in ("first", "any"):
-            raise ConfigurationError(f"start {start!r}: choose 'first' or 'any'")
+        if start not in ("first", "any", "population"):
+            raise ConfigurationError(f"start {start!r}: choose 'first', 'any' or 'population'")
         if member not in ("mean", "random", *range(members)):
             raise ConfigurationError(f"member {member!r}: choose 'mean', 'random' or one of 0 … {members - 1}")
         if max_steps is not None and max_steps < 1:
@@ -91,8 +92,13 @@ class SimulatedEpisodes:
         if agent not in recorded.agent_ids:
             raise ConfigurationError(f"agent {agent!r} has no recorded state to start from")
         index = recorded.agent_ids.index(agent)
-        first = recorded.offsets[:-1][recorded.agent == index]
-        self._starts = recorded.state[first if start == "first" else recorded.of_agents(torch.tensor([index]))]
+        first = recorded.offsets[:-1]
+        rows = {
+            "first": lambda: first[recorded.agent == index],
+            "any": lambda: recorded.of_agents(torch.tensor([index])),
+            "population": lambda: first,
+        }
+        self._starts = recorded.state[rows[start]()]
         self._objective = simulator.objective(reward, terminated)
         self._schema, self._member, self.count = recorded.schema, member, count
         self.max_steps = max_steps or int(recorded.lengths.max()) - 1

@@ -116,6 +116,22 @@ def test_bad_descriptions_name_the_file(values, message):
     assert "bad.yaml" in str(error.value)
 
 
+def test_simulated_trajectories_are_of_the_agents_and_differ(cartpole_task):
+    task, method = cartpole_task(), quick_method("persim-cql")
+    task = replace(task, environment=replace(task.environment, max_steps=12))
+    simulated = method.simulate(task)
+    assert simulated.agent_ids == task.agents
+    assert simulated.agent.tolist() == [0] * 5 + [1] * 5
+    starts = simulated.state[simulated.offsets[:-1]]
+    recorded = task.recordings.train
+    known = recorded.state[recorded.offsets[:-1]]
+    assert all(bool(torch.isclose(known, start, atol=1e-6).all(-1).any()) for start in starts)
+    for agent in (0, 1):
+        own = starts[simulated.agent == agent]
+        assert (own[:, None] - own).abs().amax() > 0.01
+        assert len(own.unique(dim=0)) > 1
+
+
 def test_persim_is_fitted_once_for_all_methods_of_a_workspace(cartpole_task):
     task, method = cartpole_task(), quick_method("persim")
     method.fit(task)
