@@ -26,6 +26,7 @@ from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from persim_lightning.evaluation.control import mpc_policy
 from persim_lightning.evaluation.prediction import START, EpisodeWindows, PredictionScores, score_rollouts
 from persim_lightning.files import atomic_write
+from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.planner import Score
 from persim_lightning.planning.returns import EnsembleReturns
 
@@ -165,12 +166,12 @@ class FittedCaDM(Fitted):
             action = action.expand(len(environment.action_names))
         batch = len(task.agents) * episodes
         recent = RecentPast(batch, self._past, self.model.state_dim, action)
-        generator = torch.Generator().manual_seed(task.seed)
+        chance = SharedChance(torch.Generator().manual_seed(task.seed))
         objective, share = settings.objective(environment), self._particles // self.model.members
 
         def make_score(states: Tensor, rows: Tensor) -> Score:
-            dynamics = ContextDynamics(self.model, self._contexts(recent.past, rows), share, generator)
-            return EnsembleReturns(dynamics, objective, states, torch.arange(len(rows)), settings.pessimism)
+            dynamics = ContextDynamics(self.model, self._contexts(recent.past, rows), share, chance)
+            return EnsembleReturns(dynamics, objective, states, torch.arange(len(rows)), settings.pessimism, chance)
 
         return ContextPolicy(mpc_policy(environment, settings, make_score, torch.device("cpu")), recent)
 

@@ -13,6 +13,7 @@ from persim_lightning.baselines.context_model import ContextModel
 from persim_lightning.data.behavior import Policy
 from persim_lightning.data.windows import Past
 from persim_lightning.models.rollout import rollout
+from persim_lightning.planning.chance import SharedChance
 
 _silu_ = torch.ops.aten.silu_
 
@@ -30,16 +31,16 @@ class ContextDynamics:
         As from :meth:`ContextModel.context`.
     particles : int
         For each member, P = M · particles in all. Of models that predict points, one is enough.
-    generator : torch.Generator, optional
-        Source of the particles' noise, which all rows share: plans are compared under the same chance. The mean is
-        predicted where not given.
+    chance : SharedChance, optional
+        The particles' noise, which all rows share: plans are compared under the same chance. The mean is predicted
+        where not given.
     """
 
     @torch.no_grad()
     def __init__(
-        self, model: ContextModel, contexts: Tensor, particles: int = 1, generator: torch.Generator | None = None
+        self, model: ContextModel, contexts: Tensor, particles: int = 1, chance: SharedChance | None = None
     ) -> None:
-        self._model, self._particles, self._generator = model, particles, generator
+        self._model, self._particles, self._chance = model, particles, chance
         self.members = model.members * particles
         net = model.forward_net
         bias = net.from_context(contexts) + net.from_inputs.bias
@@ -85,9 +86,8 @@ class ContextDynamics:
             for part in predicted
         )
         assert delta is not None
-        if log_variance is not None and self._generator is not None:
-            shape = (self.members, model.state_dim, 1)
-            noise = torch.randn(shape, generator=self._generator, device=self._generator.device).to(delta.device)
+        if log_variance is not None and self._chance is not None:
+            noise = self._chance.draw((self.members, model.state_dim, 1), delta.device)
             delta = delta + (0.5 * log_variance).exp() * noise
         following: Tensor = model.walls(states + (delta * model.scales.delta_rms[:, None]).mT)
         return following

@@ -17,7 +17,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from persim_lightning.baselines.learned_policies import Layer, Net
+from persim_lightning.baselines.learned_policies import Net, copy_layers
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError, TableError
@@ -151,7 +151,7 @@ def train(
 def copy_net(module: nn.Module, depth: int) -> Net:
     """The first `depth` linear layers of a network of d3rlpy: its encoder and the output that follows it."""
     linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
-    return Net(tuple(Layer(part.weight.detach().clone(), part.bias.detach().clone()) for part in linear[:depth]))
+    return copy_layers(linear[:depth])
 
 
 def import_d3rlpy() -> ModuleType:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from persim_lightning.envs import Environment
@@ -37,14 +37,14 @@ class Layer(NamedTuple):
 
 @dataclass(frozen=True)
 class Net:
-    """Linear layers with ReLU between them, (B, in) -> (B, out)."""
+    """Linear layers with activations between them, (B, in) -> (B, out)."""
 
     layers: tuple[Layer, ...]
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, activation: Callable[[Tensor], Tensor] = torch.relu) -> Tensor:
         *hidden, output = self.layers
         for layer in hidden:
-            inputs = F.linear(inputs, *layer).relu()
+            inputs = activation(F.linear(inputs, *layer))
         return F.linear(inputs, *output)
 
     @property
@@ -65,6 +65,11 @@ class Net:
             if weight.ndim != 2 or bias.shape != weight.shape[:1]:
                 raise ValueError(f"weights {tuple(weight.shape)} with biases {tuple(bias.shape)}")
         return self.layers[0].weight.shape[1], len(self.layers[-1].bias)
+
+
+def copy_layers(layers: Sequence[nn.Linear]) -> Net:
+    """Linear layers of a library's network, taken out of it."""
+    return Net(tuple(Layer(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in layers))
 
 
 class Rule(Protocol):
@@ -137,6 +142,34 @@ class SquashedMean:
 
 
 @dataclass(frozen=True)
+class HighestLogit:
+    """The likeliest discrete action of a network with tanh between its layers (MOReL)."""
+
+    actor: Net
+
+    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        return self.actor(states, torch.tanh).argmax(-1)
+
+    @staticmethod
+    def sizes(state_dim: int, actions: int) -> dict[str, tuple[int, int]]:
+        return {"actor": (state_dim, actions)}
+
+
+@dataclass(frozen=True)
+class ClippedMean:
+    """The mean action of a Gaussian, clipped to [-1, 1]; a network with tanh between its layers (MOReL)."""
+
+    actor: Net
+
+    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        return self.actor(states, torch.tanh).clamp(-1, 1)
+
+    @staticmethod
+    def sizes(state_dim: int, actions: int) -> dict[str, tuple[int, int]]:
+        return {"actor": (state_dim, actions)}
+
+
+@dataclass(frozen=True)
 class BestOfSamples:
     """Samples actions as the data's agents might have chosen them, perturbs them, takes the best (BCQ).
 
@@ -185,11 +218,14 @@ class LearnedPolicy:
     rule : Rule
     mean, std : Tensor, shape (D,), float32
         Of recorded states.
+    facts : dict
+        How it was learned, for readers of the JSON.
     """
 
     rule: Rule
     mean: Tensor
     std: Tensor
+    facts: dict[str, float] = field(default_factory=dict)
 
     @torch.no_grad()
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
@@ -209,7 +245,7 @@ class LearnedPolicy:
                 numbers[name] = value
         with atomic_write(folder / _WEIGHTS) as temporary:
             save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
-        write_json({"rule": type(self.rule).__name__, **numbers}, folder / _SETTINGS)
+        write_json({"rule": type(self.rule).__name__, **numbers, "facts": self.facts}, folder / _SETTINGS)
 
 
 def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment) -> LearnedPolicy:
@@ -236,10 +272,11 @@ def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment
         settings = json.loads((folder / _SETTINGS).read_text())
         if settings.pop("rule") != rule.__name__:
             raise ValueError(f"its policy is not of the kind {rule.__name__}")
+        facts = dict(settings.pop("facts"))
         state_dim = len(environment.state_names)
         sizes = rule.sizes(state_dim, environment.num_actions or len(environment.action_names))
         nets = {name: _read_net(weights, name, size) for name, size in sizes.items()}
-        chosen = [field.name for field in fields(rule) if field.name not in nets]  # type: ignore[arg-type]
+        chosen = [part.name for part in fields(rule) if part.name not in nets]  # type: ignore[arg-type]
         numbers = {name: _NUMBERS[name](settings.pop(name)) for name in chosen}
         if not all(number > 0 for number in numbers.values()):
             raise ValueError(f"settings must be positive: {numbers}")
@@ -248,10 +285,10 @@ def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment
         mean, std = weights["mean"], weights["std"]
         if mean.shape != (state_dim,) or std.shape != (state_dim,):
             raise ValueError(f"scales of {len(mean)} state columns, but {environment.name} has {state_dim}")
-        return LearnedPolicy(rule(**nets, **numbers), mean, std)
+        return LearnedPolicy(rule(**nets, **numbers), mean, std, facts)
     except (OSError, AttributeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise SimulatorFileError(
-            f"{folder / _WEIGHTS} and {_SETTINGS}: not a readable policy ({type(error).__name__}: {error})"
+            f"{folder / _WEIGHTS} and {_SETTINGS}: not a readable policy for {environment.name} ({type(error).__name__}: {error})"
         ) from error
 
 

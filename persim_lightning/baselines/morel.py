@@ -16,8 +16,14 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 from torch import Tensor
 
 from persim_lightning.baselines.dynamics_ensemble import fit_dynamics_ensemble
+from persim_lightning.baselines.learned_policies import (
+    ClippedMean,
+    HighestLogit,
+    LearnedPolicy,
+    Net,
+    load_learned_policy,
+)
 from persim_lightning.baselines.method import Learner
-from persim_lightning.baselines.perceptron_policy import PerceptronPolicy
 from persim_lightning.baselines.pessimistic_mdp import PessimisticMDP, pessimism_of
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
@@ -97,7 +103,7 @@ class MOReL(Learner):
     def name(self) -> str:
         return "MOReL"
 
-    def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> PerceptronPolicy:
+    def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> LearnedPolicy:
         """See :meth:`persim_lightning.baselines.method.Learner.learn`."""
         trust_region = _trust_region()
         if trajectories.reward is None:
@@ -119,20 +125,23 @@ class MOReL(Learner):
         mean, std = ensemble.scales.state_mean, ensemble.scales.state_std
         # Rewards such that HALT costs 1: whatever their units, the critic then meets values of about that size.
         episodes = trust_region.StandardisedEpisodes(mdp, mean.numpy(), std.numpy(), -1 / pessimism.halt_reward)
-        layers: dict[str, Tensor] = trust_region.optimise_policy(
+        actor: Net = trust_region.optimise_policy(
             episodes, (states - mean) / std, actions, trust_region.TrustRegion(**self._policy), seed
         )
         facts = {
-            "learner": self.name,
             "threshold": pessimism.threshold,
             "halt_reward": pessimism.halt_reward,
             "recorded_pairs_known": float((disagreement <= pessimism.threshold).double().mean()),
         }
-        return PerceptronPolicy({"mean": mean, "std": std, **layers}, environment.num_actions is not None, facts)
+        return LearnedPolicy(self._rule(environment)(actor), mean, std, facts)
 
-    def load(self, folder: Path, environment: Environment) -> PerceptronPolicy:
+    def load(self, folder: Path, environment: Environment) -> LearnedPolicy:
         """See :meth:`persim_lightning.baselines.method.Learner.load`."""
-        return PerceptronPolicy.load(folder, environment)
+        return load_learned_policy(folder, self._rule(environment), environment)
+
+    @staticmethod
+    def _rule(environment: Environment) -> type[HighestLogit] | type[ClippedMean]:
+        return ClippedMean if environment.num_actions is None else HighestLogit
 
     @staticmethod
     def _first(trajectories: Trajectories) -> Tensor:

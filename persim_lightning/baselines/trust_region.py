@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
+from persim_lightning.baselines.learned_policies import Net, copy_layers
+
 _RATE, _BATCH = 1e-3, 256
 # Recorded actions without exploration would leave the cloned policy none of its own: a share of the target that is
 # spread over all discrete actions, and the standard deviation (logarithm) of continuous ones.
@@ -126,7 +128,7 @@ class StandardisedEpisodes(VecEnv):
 
 def optimise_policy(
     episodes: StandardisedEpisodes, states: Tensor, actions: Tensor, settings: TrustRegion, seed: int
-) -> dict[str, Tensor]:
+) -> Net:
     """Clone recorded behaviour, then improve on it.
 
     Parameters
@@ -141,8 +143,8 @@ def optimise_policy(
 
     Returns
     -------
-    dict of str to Tensor
-        `0.weight`, `0.bias`, `1.weight`, … of the policy's linear layers, between which it has tanh.
+    Net
+        The policy's linear layers, between which it has tanh.
     """
     size = episodes.num_envs * settings.rollout
     with _chance_kept():
@@ -167,11 +169,7 @@ def optimise_policy(
             model.learn(settings.policy_steps)
         policy: Any = model.policy
         layers = [layer for layer in policy.mlp_extractor.policy_net if isinstance(layer, torch.nn.Linear)]
-        return {
-            f"{index}.{name}": value.detach().clone()
-            for index, layer in enumerate([*layers, policy.action_net])
-            for name, value in layer.named_parameters()
-        }
+        return copy_layers([*layers, policy.action_net])
 
 
 def _clone(policy: Any, states: Tensor, actions: Tensor, steps: int, seed: int) -> None:

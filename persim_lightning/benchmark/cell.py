@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.baselines.method_file import build_method
@@ -23,7 +22,7 @@ from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
-from persim_lightning.files import atomic_write, read_json, write_json
+from persim_lightning.files import read_json, write_json
 from persim_lightning.provenance import PACKAGES
 
 RESULT = "result.json"
@@ -91,15 +90,11 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
     data = _open(cell, Path(places.data))
     files = data.recordings.files
     tables = {name: files[name] for name in ("sha256", "test_sha256")}
-    # On another machine, the driver's YAML may not exist.
-    planning = folder / "planning.yaml"
-    with atomic_write(planning) as temporary:
-        temporary.write_text(yaml.safe_dump(cell.planning))
     task = Task(
         environment=environment,
         recordings=data.recordings,
         agents=tuple(cell.test_agents),
-        planning=PlanningSettings.load(planning),
+        planning=PlanningSettings.of(cell.planning),
         configuration=cell.configuration,
         steps=cell.steps or data.steps_per_epoch * cell.configuration["trainer"]["max_epochs"],
         seed=cell.seed,

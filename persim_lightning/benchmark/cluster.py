@@ -48,6 +48,11 @@ def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[Engine]
     try:
         room = int(ray.cluster_resources().get("CPU", 0)) // threads
         jobs = room if jobs is None else jobs
+        if room < 2:
+            raise ConfigurationError(
+                f"--address {address}: the cluster has room for {room} cells of {threads} CPU(s) at a time, and "
+                "joblib on Ray needs 2: use --engine joblib"
+            )
         if not 2 <= jobs <= room:
             raise ConfigurationError(
                 f"--jobs {jobs}: on Ray, from 2 up to as many as the cluster has room for, {room} of {threads} CPU(s)"

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.baselines.method_file import build_method
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.control import PlanningSettings
+from persim_lightning.evaluation.control import PlanningSettings, build_settings
 
 
 @dataclass(frozen=True)
@@ -87,12 +86,7 @@ class Preset:
         if not path.is_file():
             known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
             raise ConfigurationError(f"{path}: no such file{f'; presets there: {known}' if known else ''}")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls, None)
-        try:
-            return cls(**parser.instantiate(parser.parse_path(path)).as_dict())
-        except (ArgumentError, TypeError) as error:
-            raise ConfigurationError(f"{path}: {' '.join(str(error).split())}") from error
+        return build_settings(cls, path)
 
 
 @dataclass(frozen=True)
@@ -160,6 +154,9 @@ def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
     _check_names("environment", preset.environments, list(ENVIRONMENTS))
     _check_names("data set", preset.datasets, list(DATASETS))
     methods = choose_methods(preset.methods, methods_folder, preset.methods)
+    known = [path.stem for path in methods_folder.glob("*.yaml")]
+    for names in (preset.episodes_of, preset.start_first, preset.without_data):
+        _check_names("method", list(names), sorted(known), required=False)
     counts = asdict(preset.episodes)
     cells = []
     for environment in preset.environments:
@@ -203,11 +200,11 @@ def choose_methods(wanted: Sequence[str], folder: Path, order: Sequence[str]) ->
     return descriptions
 
 
-def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
+def _check_names(kind: str, names: Sequence[str], known: Sequence[str], required: bool = True) -> None:
     for name in names:
         if name not in known:
             raise ConfigurationError(f"unknown {kind} '{name}': choose from {', '.join(known)}")
-    if not names:
+    if required and not names:
         raise ConfigurationError(f"the grid names no {kind}")
 
 

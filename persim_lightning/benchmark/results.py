@@ -97,8 +97,9 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path) -> list[Cell]:
     ConfigurationError
         If the folder holds cells under other settings, or on other tables.
     """
+    wanted = {cell.environment: cell.asked() for cell in cells}
     for record in read_results(runs):
-        _check_comparable(record["asked"], cells, runs)
+        _check_comparable(record["asked"], wanted, runs)
     open_cells = []
     hashes: dict[Path, str] = {}
     for cell in cells:
@@ -120,11 +121,10 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path) -> list[Cell]:
     return open_cells
 
 
-def _check_comparable(asked: dict[str, Any], cells: Sequence[Cell], runs: Path) -> None:
-    """Refuse to put cells beside a finished one that they could not be compared with."""
-    for cell in cells:
-        names = _COMMON + (_COMMON_OF_ENVIRONMENT if cell.environment == asked["environment"] else ())
-        own = cell.asked()
+def _check_comparable(asked: dict[str, Any], wanted: dict[str, dict[str, Any]], runs: Path) -> None:
+    """Refuse to put cells beside a finished one that they could not be compared with; those of an environment agree."""
+    for environment, own in wanted.items():
+        names = _COMMON + (_COMMON_OF_ENVIRONMENT if environment == asked["environment"] else ())
         for name in names:
             if own[name] != asked[name]:
                 words = f"{runs} holds {asked['environment']} {asked['dataset']} {asked['method']} with other {name}"

@@ -43,7 +43,7 @@ class MethodScores:
     environment, dataset, method, label : str
     agents, seeds : list of int
     episodes : int
-        Of every agent under every seed.
+        Of every agent under a seed, the fewest of all seeds.
     returns : list of Score
         By agent: over seeds, or over the episodes of a single one.
     rmse : list of Score, or None
@@ -80,7 +80,7 @@ def _gather(seeds: list[CellResult]) -> MethodScores:
     return MethodScores(
         *(first.environment, first.dataset, first.method, first.label, first.agents),
         seeds=[own.seed for own in seeds],
-        episodes=first.episodes,
+        episodes=min(own.episodes for own in seeds),
         returns=[
             Score.over_seeds([fmean(own.returns[place]) for own in seeds], _spread(first.returns[place]))
             for place in places
@@ -91,7 +91,7 @@ def _gather(seeds: list[CellResult]) -> MethodScores:
 
 
 def _spread(values: list[float]) -> float:
-    return pstdev(values) if all(map(math.isfinite, values)) else math.nan
+    return pstdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
 
 
 def competes(scores: MethodScores) -> bool:

@@ -45,9 +45,9 @@ def summarise(scores: Sequence[MethodScores]) -> dict[str, Any]:
 
 
 def _standing(scores: Sequence[MethodScores], kind: str) -> dict[str, int]:
-    """Where PerSim has a rival: how often it is the best, and how often at most one std of the best behind it."""
+    """Where PerSim has a rival: how often it is best (with others or alone), and within one std of the best."""
     goodness = goodness_of_rmse if kind == _RMSE else goodness_of_return
-    cells = best = near = 0
+    cells = best = alone = near = 0
     for group in _data_sets(scores):
         rivals = [own for own in group if competes(own) and (kind == _RETURN or own.rmse is not None)]
         ours = next((own for own in rivals if own.method == OURS), None)
@@ -60,8 +60,9 @@ def _standing(scores: Sequence[MethodScores], kind: str) -> dict[str, int]:
                 continue
             own, top = goodness(ours, place), goodness(winner, place)
             best += own == top
+            alone += all(goodness(rival, place) < own for rival in rivals if rival is not ours)
             near += own >= top - _std(winner, place, kind)
-    return {"cells": cells, "best": best, "best_or_within_std": near}
+    return {"cells": cells, "best": best, "alone": alone, "best_or_within_std": near}
 
 
 def _std(scores: MethodScores, place: int, kind: str) -> float:
@@ -94,9 +95,9 @@ def summary_lines(summary: dict[str, Any], scores: Sequence[MethodScores]) -> li
         counts = summary[kind]
         if counts["cells"]:
             lines.append(
-                f"{labels[OURS]} has the {words} on {counts['best']} of {counts['cells']} (data set, agent) pairs"
-                f"{_by_environment(counts, 'best')}, and the best or one within one std of the best on "
-                f"{counts['best_or_within_std']}{_by_environment(counts, 'best_or_within_std')}."
+                f"{labels[OURS]} has the {words}, alone or shared, on {counts['best']} of {counts['cells']} (data set, "
+                f"agent) pairs{_by_environment(counts, 'best')}, alone on {counts['alone']}, and is the best or within "
+                f"one std of it on {counts['best_or_within_std']}{_by_environment(counts, 'best_or_within_std')}."
             )
     for pair, counts in summary["simulated_data"].items():
         if counts["cells"]:

@@ -55,7 +55,7 @@ def _protocol(scores: Sequence[MethodScores], asked: dict[str, Any]) -> str:
     cut = f" Episodes are cut after {asked['max_steps']} steps." if asked["max_steps"] else ""
     return (
         f"Populations of {asked['agents']} agents, one trajectory each; test agents "
-        f"{', '.join(map(str, asked['test_agents']))}; gradient steps of every network: {steps}; {_listed(seeds)}: a "
+        f"{', '.join(map(str, asked['test_agents']))}; gradient steps: {steps}; {_listed(seeds)}: a "
         f"seed draws the data set, networks and episodes.{cut} The best of each column on a data set is bold."
     )
 

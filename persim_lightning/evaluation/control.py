@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
@@ -34,6 +34,27 @@ from persim_lightning.planning.shooting import RandomShooting
 
 # Once imported, a command line knows them by their short names.
 PLANNERS: tuple[type[Planner], ...] = (RandomShooting, CEM, ICEM, MPPI)
+
+
+Settings = TypeVar("Settings")
+
+
+def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Settings:
+    """An instance of a class from the YAML, or what a YAML holds, of its constructor's arguments.
+
+    Raises
+    ------
+    ConfigurationError
+        If it says something unknown.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, None)
+    try:
+        parsed = parser.parse_object(source) if isinstance(source, dict) else parser.parse_path(source)
+        return kind(**parser.instantiate(parsed).as_dict())
+    except (ArgumentError, TypeError) as error:
+        name = "settings" if isinstance(source, dict) else source
+        raise ConfigurationError(f"{name}: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -78,12 +99,12 @@ class PlanningSettings:
         """
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such file; it says how to plan")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls, None)
-        try:
-            return cls(**parser.instantiate(parser.parse_path(path)).as_dict())
-        except (ArgumentError, TypeError) as error:
-            raise ConfigurationError(f"{path}: {error}") from error
+        return build_settings(cls, path)
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> PlanningSettings:
+        """What such a YAML holds."""
+        return build_settings(cls, values)
 
     def objective(self, environment: Environment) -> Objective:
         """What plans are scored by.

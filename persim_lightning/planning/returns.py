@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.objective import Objective, Outcome, advance, pessimistic_mean, trajectory_values
 
 # Rows that are advanced together: enough to fill vector units, few enough for activations to stay in the cache.
@@ -53,6 +54,8 @@ class EnsembleReturns:
         Agent of each problem, ascending, as `dynamics` numbers them.
     pessimism : float
         κ of the score `mean - κ·std` over members.
+    chance : SharedChance, optional
+        Noise of `dynamics`, where it predicts distributions.
     """
 
     dynamics: Dynamics
@@ -60,9 +63,12 @@ class EnsembleReturns:
     states: Tensor
     agents: Tensor
     pessimism: float = 0.0
+    chance: SharedChance | None = None
 
     def __call__(self, plans: Tensor) -> Tensor:
         """Plans (B, P, H)|(B, P, H, A) -> (B, P)."""
+        if self.chance is not None:
+            self.chance.renew()
         batch, count = plans.shape[:2]
         actions = plans.flatten(0, 1).transpose(0, 1).contiguous()
         owner = torch.arange(batch, device=plans.device).repeat_interleave(count)
@@ -72,6 +78,8 @@ class EnsembleReturns:
 
     def _values(self, actions: Tensor, owner: Tensor) -> Tensor:
         """Values (M, R) of R plans: actions (H, R)|(H, R, A), and the problems that they belong to, ascending."""
+        if self.chance is not None:
+            self.chance.rewind()
         paths, path, actions = self._shared_beginning(actions, owner)
         paths = paths.take(path)
         plans = torch.arange(len(owner), device=owner.device)

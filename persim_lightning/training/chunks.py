@@ -49,7 +49,7 @@ def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any],
     mean = torch.stack(losses).mean()
     if not torch.isfinite(mean):
         raise PersimError(
-            f"training diverged in epoch {module.current_epoch} (loss {mean.item()}): lower model.learning_rate"
+            f"training diverged in epoch {module.current_epoch} (loss {mean.item()}): lower its learning_rate"
         )
     size = losses[0].numel() * len(losses)
     module.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)

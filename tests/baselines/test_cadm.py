@@ -19,6 +19,7 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, SimulatorFileError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.prediction import EpisodeWindows
+from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.shooting import RandomShooting
 from persim_lightning.types import WallContacts
 from tests.baselines.springs import springs
@@ -169,7 +170,7 @@ def test_particles_are_scattered_as_the_model_says():
     model = random_model(4, probabilistic=True, members=1)
     context = torch.randn(1, 1, 6)
     count = 4000
-    dynamics = ContextDynamics(model, context, count, torch.Generator().manual_seed(0))
+    dynamics = ContextDynamics(model, context, count, SharedChance(torch.Generator().manual_seed(0)))
     state = torch.randn(STATE)
     action, own = torch.tensor([2, 2]), torch.zeros(2, dtype=torch.int64)
     following = dynamics.step(state.expand(count, 2, STATE), action, own)

@@ -5,6 +5,7 @@ import torch
 
 from persim_lightning.models.rollout import rollout
 from persim_lightning.planning.actions import Discrete
+from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.mpc import MPC
 from persim_lightning.planning.objective import Objective, Peak, trajectory_values
 from persim_lightning.planning.planner import Decision, Planner
@@ -81,6 +82,39 @@ def test_trajectory_returns_equal_the_fast_path_and_values_by_hand():
     assert values[1, 1, 3].item() == pytest.approx(
         value_by_hand(objective, trajectories[1, 1, 3], plans[1, 3]), abs=1e-4
     )
+
+
+class Drift:
+    """One member that a push moves, and chance; rows last in memory, as planners want them."""
+
+    members = 1
+
+    def __init__(self, chance):
+        self._chance = chance
+
+    def step(self, states, actions, agents):
+        moved = states + self._chance.draw((1, 3, 1), states.device).mT
+        moved[..., 0] += actions
+        return moved.mT.contiguous().mT
+
+
+@torch.no_grad()
+def test_plans_meet_the_same_chance_in_whatever_block_they_are(monkeypatch):
+    states, agents = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
+    plans = torch.randint(3, (2, 10, 4), generator=torch.Generator().manual_seed(0))
+    plans[1] = plans[0]
+
+    def score():
+        chance = SharedChance(torch.Generator().manual_seed(1))
+        returns = EnsembleReturns(Drift(chance), Objective(reward, never), states, agents, chance=chance)
+        return returns(plans), returns(plans)
+
+    whole, again = score()
+    assert torch.equal(whole[0], whole[1])
+    # Plans of another decision meet another chance.
+    assert not torch.allclose(whole, again)
+    monkeypatch.setattr("persim_lightning.planning.returns._BLOCK_ROWS", 7)
+    torch.testing.assert_close(score()[0], whole)
 
 
 @torch.no_grad()
