@@ -288,7 +288,8 @@ def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment
         return LearnedPolicy(rule(**nets, **numbers), mean, std, facts)
     except (OSError, AttributeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise SimulatorFileError(
-            f"{folder / _WEIGHTS} and {_SETTINGS}: not a readable policy for {environment.name} ({type(error).__name__}: {error})"
+            f"{folder / _WEIGHTS} and {_SETTINGS}: not a readable policy for {environment.name} "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 
