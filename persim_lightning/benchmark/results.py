@@ -14,6 +14,7 @@ from persim_lightning.benchmark.cell import FITTED, RESULT, other_settings
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import file_sha256
+from persim_lightning.data.collect import TrainingPaths, test_table
 from persim_lightning.data.table import write_table
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
@@ -133,10 +134,9 @@ def _check_comparable(asked: dict[str, Any], wanted: dict[str, dict[str, Any]], 
 
 def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, hashes: dict[Path, str]) -> None:
     """Refuse a cell one of whose tables has changed since; one that has gone can be made again."""
-    root = data / cell.environment
     paths = {
-        "sha256": root / f"{cell.dataset}-n{cell.agents}-seed{cell.seed}" / "train.parquet",
-        "test_sha256": root / f"test-seed{cell.seed}" / "test.parquet",
+        "sha256": TrainingPaths.of(data, cell.environment, cell.dataset, cell.agents, cell.seed).table,
+        "test_sha256": test_table(data, cell.environment, cell.seed),
     }
     for name, path in paths.items():
         if not path.is_file():

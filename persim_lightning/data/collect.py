@@ -105,6 +105,17 @@ class TrainingPaths(NamedTuple):
     table: Path
     agents: Path
 
+    @classmethod
+    def of(cls, root: Path, environment: str, dataset: str, num_agents: int, seed: int) -> TrainingPaths:
+        """Where the data set lies, whether or not it has been made."""
+        folder = root / environment / f"{dataset}-n{num_agents}-seed{seed}"
+        return cls(folder / "train.parquet", folder / "agents.parquet")
+
+
+def test_table(root: Path, environment: str, seed: int) -> Path:
+    """Where test episodes lie, whether or not they have been made."""
+    return root / environment / f"test-seed{seed}" / "test.parquet"
+
 
 def ensure_training_data(
     root: Path, environment: Environment, dataset: str, num_agents: int, seed: int
@@ -117,22 +128,21 @@ def ensure_training_data(
         If there is no data set of that name, or the population is too small.
     """
     words = describe_dataset(environment, dataset)
-    folder = root / environment.name / f"{dataset}-n{num_agents}-seed{seed}"
     covariates = sample_population(environment, num_agents, seed)
-    table, agents = folder / "train.parquet", folder / "agents.parquet"
+    paths = TrainingPaths.of(root, environment.name, dataset, num_agents, seed)
     _make_missing(
         {
-            agents: lambda: agents_table(environment, covariates),
-            table: lambda: collect_training(environment, dataset, covariates, seed),
+            paths.agents: lambda: agents_table(environment, covariates),
+            paths.table: lambda: collect_training(environment, dataset, covariates, seed),
         },
-        lambda: write_card(environment, table, CardSource(dataset, words, seed)),
+        lambda: write_card(environment, paths.table, CardSource(dataset, words, seed)),
     )
-    return TrainingPaths(table, agents)
+    return paths
 
 
 def ensure_test_data(root: Path, environment: Environment, seed: int) -> Path:
     """Collect the test episodes `<root>/<environment>/test-seed<seed>/test.parquet` if they are missing."""
-    table = root / environment.name / f"test-seed{seed}" / "test.parquet"
+    table = test_table(root, environment.name, seed)
     words = f"the policy trained on the default agent; a random action in {TEST_EPSILON:.0%} of the steps"
     source = CardSource("test", f"{words}; episodes are cut after {TEST_STEPS} steps", seed)
     _make_missing(

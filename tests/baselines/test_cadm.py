@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.nn import functional as F
 
+from persim_lightning.baselines import cadm
 from persim_lightning.baselines.cadm import CaDM
 from persim_lightning.baselines.cadm_module import BootstrapGather, CaDMModule
 from persim_lightning.baselines.context_dynamics import ContextDynamics, ContextPolicy, RecentPast
@@ -313,3 +315,98 @@ def test_damaged_weights(tmp_path: Path, cartpole_task):
     (tmp_path / "cadm.safetensors").write_bytes(b"nonsense")
     with pytest.raises(SimulatorFileError, match=r"cadm\.safetensors: not readable"):
         CaDM().load(tmp_path, cartpole_task())
+
+
+class Echo(torch.nn.Module):
+    """A model whose context is the past's Δs."""
+
+    members, state_dim = 1, 4
+
+    def context(self, past):
+        return past.delta.flatten(-2)
+
+
+def test_every_row_plans_under_its_own_past(cartpole_task, monkeypatch):
+    """Two agents, two episodes each; one episode ends early."""
+    made = []
+
+    class Seen:
+        members = 1
+
+        def __init__(self, model, contexts, particles, chance):
+            made.append(contexts[0])
+
+        def step(self, states, actions, agents):
+            return states
+
+    monkeypatch.setattr(cadm, "ContextDynamics", Seen)
+    policy = cadm.FittedCaDM(Echo(), 2, 1).policy(cartpole_task(), 2)
+    states = torch.zeros(4, 4, 4, dtype=torch.float64)
+    # Row r moves by .005 (r + 1) t in every coordinate; row 1 falls over at t = 2.
+    for t in range(1, 4):
+        states[t] = states[t - 1] + 0.005 * t * torch.arange(1, 5)[:, None]
+    states[2:, 1, 2] = 1.0
+    for t in range(4):
+        policy(states[t], torch.Generator().manual_seed(0))
+    step = 0.005 * torch.arange(1.0, 5)[:, None, None] * torch.ones(4, 1, 4)
+    going = torch.tensor([0, 2, 3])
+    assert torch.equal(made[0], torch.zeros(4, 8))
+    torch.testing.assert_close(made[1], torch.cat((0 * step, step), 1).flatten(1))
+    torch.testing.assert_close(made[2], torch.cat((step, 2 * step), 1).flatten(1)[going])
+    torch.testing.assert_close(made[3], torch.cat((2 * step, 3 * step), 1).flatten(1)[going])
+
+
+def test_test_episodes_are_predicted_under_the_ten_transitions_before_them(cartpole_task):
+    task = cartpole_task()
+    fitted = CaDM(width=8, layers=1, members=2, probabilistic=True, particles=2).fit(task)
+    scores = fitted.score(task)
+    test, model = task.recordings.test, fitted.model
+    errors = {index: [] for index in range(test.num_agents)}
+    for episode in range(test.num_trajectories):
+        first, end = test.offsets[episode : episode + 2].tolist()
+        steps = min(end - 1 - first - 10, 50)
+        if steps < 4:
+            continue
+        rows = slice(first, first + 10)
+        past = Past(test.delta[rows], test.action[rows], torch.ones(10, dtype=torch.bool))
+        contexts = model.context(Past(*(part.expand(2, 1, *part.shape) for part in past)))
+        state = test.state[first + 10].expand(2, 4)
+        predicted = []
+        for t in range(steps):
+            action = model.scales.actions(test.action[first + 10 + t])
+            moved = []
+            for member in range(2):
+                inputs = torch.cat((model.scales.states(state[member]), action))
+                mean, _ = model.forward_net(inputs.expand(2, 1, 1, -1), contexts)
+                moved.append(state[member] + mean[member, 0, 0] * model.scales.delta_rms)
+            state = torch.stack(moved)
+            predicted.append(state.mean(0))
+        target = test.state[first + 11 : first + 11 + steps]
+        errors[int(test.agent[episode])].append((torch.stack(predicted) - target).square().mean().sqrt())
+    for index, own in errors.items():
+        assert scores.scored[index] == len(own)
+        if own:
+            assert float(scores.rmse[index]) == pytest.approx(float(torch.stack(own).mean()), rel=1e-3)
+
+
+def test_held_out_tails_are_validated_on_without_bootstrap():
+    data = TrajectoryDataModule(Recordings(springs(agents=6, steps=40, seed=1)), 32, 0.2)
+    trained = module(probabilistic=True)()
+    trainer = pl.Trainer(
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        accelerator="cpu",
+        devices=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(trained, datamodule=data)
+    gather = WindowGather(data.trajectories, data.validation_rows, 8, 5)
+    windows = gather(data.validation_rows.expand(2, -1))
+    # A tail ends where its trajectory does.
+    assert int(windows.valid[0].sum()) < 5 * len(data.validation_rows)
+    with torch.no_grad():
+        expected = float(trained.loss(windows).mean())
+    assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-5)

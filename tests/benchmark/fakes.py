@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from persim_lightning.baselines.method import Fitted, Method, Task
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.prediction import PredictionScores
 from persim_lightning.files import read_json, write_json
 
@@ -118,10 +118,10 @@ class Crash(_UntilRepaired):
 
 
 class Interrupted(_UntilRepaired):
-    """As if the user had pressed Ctrl-C."""
+    """As if the user had pressed Ctrl-C, outside of a training or within one."""
 
     def go_wrong(self) -> None:
-        raise KeyboardInterrupt
+        raise {"outside": KeyboardInterrupt, "training": FitInterruptedError}[self.name]
 
 
 class _Dark(FakeFitted):

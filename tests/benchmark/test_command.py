@@ -66,7 +66,7 @@ def test_tables_pictures_and_counts(finished):
     ]
     assert json.loads((runs / "summary.json").read_text())["return"]["cells"] == 2
     page = (runs / "tables.md").read_text()
-    assert "test agents 0, 1; gradient steps of every network: 7; seed 0" in page
+    assert "test agents 0, 1; gradient steps: 7; seed 0" in page
     assert "cut after 20 steps" in page
     assert "2 episodes of every agent, 3 for BCQ-A" in page
 
@@ -163,8 +163,9 @@ def test_a_process_that_dies_takes_its_own_cell_only(tmp_path, capsys):
     assert len(result_of(tmp_path, f"{CELLS}/bcq-a")["agents"]) == 2
 
 
-def test_after_an_interruption_the_same_command_goes_on(tmp_path, capsys):
-    write_grid(tmp_path, {"bcq-a": METHODS["bcq-a"], "bcq-p": ("Interrupted", {"name": "BCQ-P"})})
+@pytest.mark.parametrize("where", ["outside", "training"])
+def test_after_an_interruption_the_same_command_goes_on(tmp_path, capsys, where):
+    write_grid(tmp_path, {"bcq-a": METHODS["bcq-a"], "bcq-p": ("Interrupted", {"name": where})})
     with pytest.raises(FitInterruptedError, match="interrupted: the same command goes on"):
         run_grid(tmp_path)
     (tmp_path / "runs/repaired").touch()
