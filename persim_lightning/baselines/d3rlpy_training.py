@@ -121,16 +121,15 @@ def train(
         Of d3rlpy.
     """
     generator = torch.Generator().manual_seed(seed)
-    # A trajectory can be shorter than a batch: repeating its steps would cost time and teach nothing.
-    rows, size = len(table.state), min(config.batch_size, len(table.state))
-    ones = torch.ones(size, 1).numpy()
+    ones = torch.ones(config.batch_size, 1).numpy()
     # d3rlpy draws weights and latents from torch's global generator.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         algorithm = config.create(device="cpu:0")
         algorithm.create_impl(table.state.shape[1:], action_size)
         for _ in track(range(steps), f"{label}: learning", transient=True, disable=steps < _LONG):
-            index = torch.randint(rows, (size,), generator=generator) if size < rows else torch.arange(rows)
+            # With replacement, also where a trajectory is shorter than a batch: on the whole table values diverge.
+            index = torch.randint(len(table.state), (config.batch_size,), generator=generator)
             actions = table.action[index].numpy()
             algorithm.update(
                 d3rlpy.dataset.TransitionMiniBatch(

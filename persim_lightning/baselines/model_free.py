@@ -33,7 +33,7 @@ class BCQ(Learner):
         Widths of the hidden layers of every network.
     learning_rate : float
     batch : int
-        Transitions of a gradient step; tables that have fewer are used whole.
+        Transitions of a gradient step.
     discount : float
     reward_size : float
         Root mean square that rewards are scaled to.
@@ -137,7 +137,7 @@ class CQL(Learner):
     actor_rate : float
         Learning rate of the policy; continuous actions only.
     batch : int
-        Transitions of a gradient step; tables that have fewer are used whole.
+        Transitions of a gradient step.
     discount : float
     reward_size : float
         Root mean square that rewards are scaled to. The larger, the less the penalty weighs.

@@ -75,7 +75,7 @@ def test_disagreement_equals_a_loop_over_rows_members_and_pairs(environment):
 
 def test_training_lowers_disagreement_where_data_are_and_not_elsewhere():
     trajectories = recorded(POINT_MASS, episodes=20)
-    ensemble = fit_dynamics_ensemble(trajectories, members=4, width=64, batch_size=128, steps=800, seed=0)
+    ensemble = fit_dynamics_ensemble(trajectories, members=4, width=64, batch_size=128, steps=1200, seed=0)
     rows, _ = trajectories.split_rows(0.0)
     states, actions = trajectories.state[rows], trajectories.action[rows]
     predicted = ensemble.deltas(states, actions) * ensemble.scales.delta_rms
