@@ -284,9 +284,18 @@ def play_agents(
         Cut episodes after so many steps, if the environment does not sooner.
     """
     start = time.perf_counter()
-    rows = covariates.repeat_interleave(episodes, dim=0)
+    agents = len(covariates)
+    # First states are drawn in the order of the rows. Played episode by episode, an agent's first episodes begin alike
+    # however many are played: methods are compared from the same states.
+    by_agent = torch.arange(agents * episodes).view(agents, episodes).T.flatten()
+    by_episode = by_agent.argsort()
+
+    def act(states: Tensor, generator: torch.Generator) -> Tensor:
+        return policy(states[by_episode], generator)[by_agent]
+
     limit = min(environment.max_steps, max_steps or environment.max_steps)
-    played = play(environment, policy, rows, limit, seed, description)
+    played = play(environment, act, covariates.repeat(episodes, 1), limit, seed, description)
+    played = Episodes(*(part[by_episode] for part in played))
     seconds = time.perf_counter() - start
     shape = (len(covariates), episodes)
     decisions = int(played.lengths.sum())

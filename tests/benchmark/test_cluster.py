@@ -18,6 +18,8 @@ CELLS = [f"cartpole-random-seed{seed}/cells/{method}" for seed in (0, 1) for met
 def two_nodes():
     pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray gives way to everything else on a machine: beside other tests its processes would wait for minutes.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray spells it so)
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}

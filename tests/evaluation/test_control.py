@@ -7,8 +7,10 @@ import pytest
 import torch
 import yaml
 
+from persim_lightning.data.behavior import RandomPolicy
 from persim_lightning.data.episodes import play
 from persim_lightning.envs import ENVIRONMENTS, get_environment
+from persim_lightning.envs.mountain_car import dynamics
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
@@ -181,3 +183,33 @@ def test_video_has_a_frame_for_every_state_and_a_picture_shows_episodes(tmp_path
 def test_video_of_unknown_format(tmp_path):
     with pytest.raises(ConfigurationError, match=r"\.gif or \.mp4"):
         check_video(get_environment("cartpole"), tmp_path / "episode.avi")
+
+
+@pytest.mark.parametrize("name", list(ENVIRONMENTS))
+def test_episodes_begin_alike_however_many_are_played(name):
+    environment = get_environment(name)
+    agents = covariates_of(environment, 3)
+    first = {
+        count: play_agents(environment, RandomPolicy(environment), agents, count, seed=0, max_steps=1)
+        .episodes.states[:, 0]
+        .view(3, count, -1)
+        for count in (1, 2, 5)
+    }
+    assert torch.equal(first[1], first[5][:, :1])
+    assert torch.equal(first[2], first[5][:, :2])
+    assert len(first[5].flatten(0, 1).unique(dim=0)) == 15
+
+
+def test_a_policy_s_rows_are_the_agents_episodes_agent_by_agent():
+    environment = get_environment("mountaincar")
+    agents = covariates_of(environment, 3)
+
+    def push(states, generator):
+        return torch.tensor([0, 0, 1, 1, 2, 2])
+
+    scores = play_agents(environment, push, agents, 2, seed=0, max_steps=1)
+    before, after = scores.episodes.states[:, 0], scores.episodes.states[:, 1]
+    expected = dynamics(before, push(None, None), agents.repeat_interleave(2, dim=0))
+    torch.testing.assert_close(after, expected)
+    assert scores.episodes.actions[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+    assert scores.returns.shape == (3, 2)
