@@ -20,7 +20,6 @@ from persim_lightning.baselines.context_model import ContextModel
 from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.baselines.training import train
 from persim_lightning.data.behavior import Policy
-from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.windows import Past, WindowGather
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from persim_lightning.evaluation.control import mpc_policy
@@ -75,45 +74,34 @@ class CaDM(Method):
     ) -> None:
         if particles % members:
             raise ConfigurationError(f"particles {particles} must be a multiple of members {members}")
-        self._settings = {
+        self._model: dict[str, Any] = {
             "members": members,
             "probabilistic": probabilistic,
             "past": past,
-            "future": future,
             "context_dim": context_dim,
             "width": width,
             "layers": layers,
+        }
+        self._training: dict[str, Any] = {
+            "past": past,
+            "future": future,
             "backward_weight": backward_weight,
-            "batch_size": batch_size,
+            "bootstrap": probabilistic,
             "learning_rate": learning_rate,
         }
-        self._members, self._probabilistic, self._particles = members, probabilistic, particles
-        self._past, self._future, self._backward_weight = past, future, backward_weight
-        self._context_dim, self._width, self._layers = context_dim, width, layers
-        self._batch_size, self._learning_rate = batch_size, learning_rate
+        self._past, self._particles, self._batch_size = past, particles, batch_size
 
     @property
     def label(self) -> str:
-        return "PE-TS CaDM" if self._probabilistic else "Vanilla CaDM"
+        return "PE-TS CaDM" if self._model["probabilistic"] else "Vanilla CaDM"
 
     def fit(self, task: Task) -> FittedCaDM:
-        configured = task.configuration["data"]
-        data = TrajectoryDataModule(
-            task.recordings, self._batch_size, configured["val_fraction"], configured.get("walls", False)
-        )
-
         def build() -> CaDMModule:
-            return CaDMModule(
-                self._build_model(task),
-                past=self._past,
-                future=self._future,
-                backward_weight=self._backward_weight,
-                bootstrap=self._probabilistic,
-                learning_rate=self._learning_rate,
-            )
+            return CaDMModule(self._build_model(task), **self._training)
 
         folder = task.workspace / self.label.lower().replace(" ", "-")
-        module = train(build, data, task, folder, self._settings)
+        settings = {**self._model, **self._training, "batch_size": self._batch_size}
+        module = train(build, task.data(self._batch_size), task, folder, settings)
         return FittedCaDM(module.model, self._past, self._particles)
 
     def load(self, folder: Path, task: Task) -> FittedCaDM:
@@ -126,18 +114,14 @@ class CaDM(Method):
 
     def _build_model(self, task: Task) -> ContextModel:
         schema, configured = task.environment.schema, task.configuration
-        sizes: dict[str, Any] = {name: getattr(self, f"_{name}") for name in ("members", "past", "context_dim")}
         return ContextModel(
+            **self._model,
             state_dim=schema.state_dim,
             action_dim=schema.action_dim,
             num_actions=schema.num_actions,
-            width=self._width,
-            layers=self._layers,
-            probabilistic=self._probabilistic,
             # What PerSim is told of the states, CaDM is told, too.
             angles=configured["model"]["init_args"].get("angles") or (),
             walls=configured["data"].get("walls", False),
-            **sizes,
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from persim_lightning.data.behavior import Policy
+from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
@@ -55,6 +56,11 @@ class Task:
     def rows(self, episodes: int) -> Tensor:
         """Position in `agents` of every row of a batch of episodes, agent by agent, shape (N·E,)."""
         return torch.arange(len(self.agents)).repeat_interleave(episodes)
+
+    def data(self, batch_size: int) -> TrajectoryDataModule:
+        """The recordings as training sees them: tails held out and walls apart as for PerSim, batches of one's own."""
+        options = self.configuration["data"]
+        return TrajectoryDataModule(self.recordings, batch_size, options["val_fraction"], options.get("walls", False))
 
     def identity(self) -> dict[str, Any]:
         """Everything of the task that decides what PerSim, or a method trained beside it, learns; ready for JSON."""

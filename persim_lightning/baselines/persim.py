@@ -9,7 +9,6 @@ from filelock import FileLock
 from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.baselines.training import train
 from persim_lightning.data.behavior import Policy
-from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import simulator_mpc
 from persim_lightning.evaluation.prediction import PredictionScores, score_predictions
@@ -85,10 +84,7 @@ def fit_population(task: Task) -> FittedPopulation:
 
 def _fit(task: Task, folder: Path) -> FittedPopulation:
     configured = task.configuration
-    options = configured["data"]
-    data = TrajectoryDataModule(
-        task.recordings, options["batch_size"], options["val_fraction"], options.get("walls", False)
-    )
+    data = task.data(configured["data"]["batch_size"])
 
     def build() -> PerSimModule:
         sizes = (data.num_agents, data.state_dim, data.action_dim, data.num_actions)
