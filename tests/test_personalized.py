@@ -74,16 +74,18 @@ def test_every_agent_is_predicted_as_it_is(simulator):
 
 def test_intervals_hold_the_truth_as_often_as_they_say(simulator):
     """Other courses of the same patients, the last five steps: where the calibrated tails lay."""
-    table = patients(30, 60, seed=9)
     inside = []
-    for agent in range(30):
-        rows = slice(60 * agent + 54, 60 * agent + 60)
-        level, acts = table["level"][rows], {name: table[name][rows][:-1] for name in ("dose", "drug")}
-        asked = simulator.rollout(f"p{agent}", [level[0], 7.0], acts, level=0.9)
-        low, high = asked.interval
-        inside.append((low[1:, 0] <= level[1:]) & (level[1:] <= high[1:, 0]))
-        assert asked.half_width[-1, 0] < 0.1
-    assert 0.8 <= np.mean(inside) <= 0.98
+    # A single course of each holds between 91 and 99 %.
+    for course in range(8):
+        table = patients(30, 60, seed=9 + course)
+        for agent in range(30):
+            rows = slice(60 * agent + 54, 60 * agent + 60)
+            level, acts = table["level"][rows], {name: table[name][rows][:-1] for name in ("dose", "drug")}
+            asked = simulator.rollout(f"p{agent}", [level[0], 7.0], acts, level=0.9)
+            low, high = asked.interval
+            inside.append((low[1:, 0] <= level[1:]) & (level[1:] <= high[1:, 0]))
+            assert asked.half_width[-1, 0] < 0.1
+    assert 0.85 <= np.mean(inside) <= 0.98
     assert {"level low", "level high"} <= set(asked.to_dict())
     np.testing.assert_array_equal(asked.half_width[:, 1], 0)
     narrow = simulator.rollout("p29", [level[0], 7.0], acts, level=0.5)

@@ -168,7 +168,7 @@ def test_transitions(environment, few):
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_values_go_on_where_a_trajectory_was_cut(learner):
-    """Trajectories of one step with reward 1: worth 1 if that was the end, 1/(1 - .9) if they were cut."""
+    """Trajectories of one step with reward 1: worth 1 if that was the end, 1/(1 - .5) if they were cut."""
     environment = sledge(3)
     recorded = record(environment, RandomPolicy(environment), 8)
     rows = len(recorded.state) // 2 * 2
@@ -178,7 +178,7 @@ def test_values_go_on_where_a_trajectory_was_cut(learner):
         "reward": torch.ones(rows),
         **{name: getattr(recorded, name)[:rows] for name in ("state", "action", "delta")},
     }
-    settings = {"discount": 0.9, "reward_size": 1.0, "target_interval": 10, "learning_rate": 3e-3, **QUICK}
+    settings = {"discount": 0.5, "reward_size": 1.0, "target_interval": 10, "learning_rate": 3e-3, **QUICK}
     # Conservatism shifts values.
     method = BCQ(**settings) if learner is BCQ else CQL(conservatism=1e-3, **settings)
     value = {}
@@ -188,7 +188,7 @@ def test_values_go_on_where_a_trajectory_was_cut(learner):
         near = torch.randn(200, 2, generator=generator())
         value[ended] = float(policy.rule.value(near).mean())
     assert value[True] == pytest.approx(1, abs=0.1)
-    assert value[False] == pytest.approx(10, abs=1)
+    assert value[False] == pytest.approx(2, abs=0.2)
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
