@@ -71,6 +71,9 @@ def finished(tmp_path_factory):
 def test_every_yaml_runs(tmp_path, config):
     """One epoch on a small population, Tucker this time, through to the printed table."""
     options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        # It would only emulate bfloat16, for minutes.
+        options += ["--trainer.precision", "32-true"]
     done = fit(tmp_path, config, "--trainer.max_epochs", "1", "--run_dir", "run", *options, *CHECK)
     assert "median R²" in done.stdout
     assert "Your model uses Tucker rank 2 × " in done.stdout
