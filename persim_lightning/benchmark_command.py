@@ -18,7 +18,7 @@ from persim_lightning.benchmark.cluster import ray_engine
 from persim_lightning.benchmark.engine import Engine, local_engine
 from persim_lightning.benchmark.grid import Cell, EpisodeCounts, Preset, choose_methods, make_cells
 from persim_lightning.benchmark.pictures import draw_environments
-from persim_lightning.benchmark.results import CellResult, load_results, read_results, unfinished, write_tidy
+from persim_lightning.benchmark.results import CellResult, read_results, sort_results, unfinished, write_tidy
 from persim_lightning.benchmark.scores import method_scores
 from persim_lightning.benchmark.summary import summarise, summary_lines
 from persim_lightning.benchmark.tables import write_tables
@@ -53,13 +53,14 @@ def benchmark_command(args: list[str] | None = None) -> None:
 def _report(given: argparse.Namespace, order: Sequence[str]) -> None:
     """Tables, pictures and counts of all finished cells of the folder, whichever command has run them."""
     runs: Path = given.runs
-    results = load_results(runs, order)
+    records = read_results(runs)
+    results = sort_results(records, order)
     scores = method_scores(results)
     summary = summarise(scores)
     lines = summary_lines(summary, scores)
     written = write_tidy(results, runs)
     write_json(summary, runs / "summary.json")
-    written += [runs / "summary.json", write_tables(scores, read_results(runs)[0]["asked"], lines, runs / "tables.md")]
+    written += [runs / "summary.json", write_tables(scores, records[0]["asked"], lines, runs / "tables.md")]
     written += draw_environments(scores, runs)
     for line in lines:
         print(line)

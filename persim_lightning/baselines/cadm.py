@@ -145,9 +145,8 @@ class FittedCaDM(Fitted):
     def policy(self, task: Task, episodes: int) -> Policy:
         """MPC under the context of what each episode has shown so far."""
         environment, settings = task.environment, task.planning
-        action = torch.zeros(()) if environment.num_actions is None else torch.zeros((), dtype=torch.int64)
-        if environment.num_actions is None:
-            action = action.expand(len(environment.action_names))
+        discrete = environment.num_actions is not None
+        action = torch.zeros((), dtype=torch.int64) if discrete else torch.zeros(len(environment.action_names))
         batch = len(task.agents) * episodes
         recent = RecentPast(batch, self._past, self.model.state_dim, action)
         chance = SharedChance(torch.Generator().manual_seed(task.seed))

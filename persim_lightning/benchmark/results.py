@@ -152,15 +152,15 @@ def read_results(runs: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(runs.glob(f"*/cells/*/{RESULT}"))]
 
 
-def load_results(runs: Path, order: Sequence[str]) -> list[CellResult]:
-    """All finished cells of a folder; methods in the given order, others behind them."""
+def sort_results(records: Sequence[dict[str, Any]], order: Sequence[str]) -> list[CellResult]:
+    """What :func:`read_results` gives, with methods in the given order, others behind them."""
     methods = {name: place for place, name in enumerate(order)}
 
     def place(result: CellResult) -> tuple[int, int, int, str, int]:
         environment, dataset = list(ENVIRONMENTS).index(result.environment), list(DATASETS).index(result.dataset)
         return environment, dataset, methods.get(result.method, len(methods)), result.method, result.seed
 
-    return sorted((CellResult.of(record) for record in read_results(runs)), key=place)
+    return sorted((CellResult.of(record) for record in records), key=place)
 
 
 _KEYS = {
