@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,11 +17,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from persim_lightning.cli import FitCLI, one_line_errors
-from persim_lightning.cli import fit as fit_command
+from persim_lightning.cli import FitCLI
 from persim_lightning.data.table import read_table, write_table
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.theorem_command import theorem_command
+from tests.commands import environment, run_tool
 from tests.conftest import ROOT
 from tests.wandb_records import logged_values
 
@@ -30,33 +29,28 @@ SMALL = ["--data.agents", "20", "--model.hidden_width", "8", "--model.members", 
 CHECK = ["--check_theorem", "true"]
 
 
-def environment():
-    """No W&B account, no network use, nothing inherited from another fit."""
-    hidden = ("WANDB", "PERSIM", "NETRC")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-    return {**kept, "NETRC": os.devnull, "HOME": kept.get("HOME", "/"), "OMP_NUM_THREADS": "1"}
+def arguments(folder, config, *options):
+    own = ["--config", str(ROOT / f"conf/{config}.yaml"), "--data.root", str(folder / "data"), "--threads", "1"]
+    return [*own, *SMALL, *options]
 
 
-def command(tmp_path, config, *options):
-    name = f"conf/{config}.yaml"
-    return [
-        *(sys.executable, str(ROOT / "tools/fit.py"), "--config", str(ROOT / name)),
-        *("--data.root", str(tmp_path / "data"), "--threads", "1", *SMALL, *options),
-    ]
-
-
-def fit(tmp_path, config, *options, check=True):
-    done = subprocess.run(
-        command(tmp_path, config, *options),
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def fit(folder, config, *options, check=True):
+    done = run_tool("fit", folder, *arguments(folder, config, *options))
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+def start_fit(folder, config, *options):
+    """The same in a process of its own, which can be killed, or start others."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tools/fit.py"), *arguments(folder, config, *options)],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +62,10 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "conf").glob("*.yaml") if path.stem != "table"))
-def test_every_yaml_runs(tmp_path, config):
+def test_every_yaml_runs(tmp_path, monkeypatch, config):
     """One epoch on a small population, Tucker this time, through to the printed table."""
+    monkeypatch.setattr("persim_lightning.theory.check.RANKS", (1, 2, 3))
+    monkeypatch.setattr("persim_lightning.theory.check._COORDINATE_RANKS", (1, 2))
     options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         # It would only emulate bfloat16, for minutes.
@@ -141,22 +137,7 @@ def test_what_an_offline_wandb_run_contains(finished):
 def test_evaluate_repeats_the_scores_of_the_fit(finished, tmp_path):
     run, _ = finished
     [test] = run.parent.rglob("test.parquet")
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "tools/evaluate.py"),
-            "--run",
-            str(run),
-            "--data",
-            str(test),
-            "--out",
-            "scores.json",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_tool("evaluate", tmp_path, "--run", str(run), "--data", str(test), "--out", "scores.json")
     assert "median R²" in done.stdout
     repeated = json.loads((tmp_path / "scores.json").read_text())
     for one, other in zip(repeated, json.loads((run / "prediction.json").read_text()), strict=True):
@@ -182,18 +163,12 @@ def test_resuming_after_a_kill_ends_in_the_same_weights(tmp_path):
     options = ["--trainer.max_epochs", "60", "--wandb", "disabled"]
     fit(tmp_path, "mountaincar", *options, "--run_dir", "whole")
     last = tmp_path / "broken/checkpoints/last.ckpt"
-    process = subprocess.Popen(
-        command(tmp_path, "mountaincar", *options, "--run_dir", "broken"),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_fit(tmp_path, "mountaincar", *options, "--run_dir", "broken")
     deadline = time.monotonic() + 120
     while not last.exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert not (tmp_path / "broken/simulator.safetensors").exists()
     assert 0 < torch.load(last, weights_only=True)["epoch"] < 59
     fit(tmp_path, "mountaincar", *options, "--ckpt_path", str(last))
@@ -207,7 +182,9 @@ def test_two_processes_train_and_score_like_one(tmp_path):
     options += ["--data.batch_size", "32"]
     fit(tmp_path, "cartpole", *options, "--run_dir", "one")
     ddp = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    fit(tmp_path, "cartpole", *options, *ddp, "--run_dir", "two")
+    process = start_fit(tmp_path, "cartpole", *options, *ddp, "--run_dir", "two")
+    _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
     one, two = (json.loads((tmp_path / name / "prediction.json").read_text()) for name in ("one", "two"))
     assert [record["scored"] + record["short"] for record in two] == [200] * 5
     for a, b in zip(one, two, strict=True):
@@ -242,20 +219,15 @@ def bad_cases():
 
 
 @pytest.mark.parametrize("case", bad_cases()[0])
-def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, monkeypatch, capsys, case):
+def test_bad_input_ends_in_one_line_and_writes_no_run(tmp_path, case):
     cases, common = bad_cases()
     options, message = cases[case]
     (tmp_path / "wrong.csv").write_text("patient,day,dose\n1,2,3\n")
     (tmp_path / "damaged.ckpt").write_text("junk")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["fit.py"])
-    _, _, *arguments = command(tmp_path, "mountaincar", "--run_dir", "run", *common, *options)
-    with pytest.raises(SystemExit) as ended:
-        one_line_errors(lambda: fit_command(arguments))()
-    printed = capsys.readouterr().err
-    line = ended.value.code if isinstance(ended.value.code, str) else printed
+    done = fit(tmp_path, "mountaincar", "--run_dir", "run", *common, *options, check=False)
+    assert done.returncode in (1, 2)
+    [line] = done.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "\n" not in line.strip()
     assert message in line
     assert not (tmp_path / "run").exists()
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -11,22 +9,16 @@ from persim_lightning.cli import one_line_errors
 from persim_lightning.control_study import reward_table_command
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from persim_lightning.plan_command import plan_command
+from tests.commands import run_tool
 from tests.conftest import ROOT
-from tests.test_fit import environment, fit
+from tests.test_fit import fit
 from tests.wandb_records import logged_values
 
 
 def plan(run, *options):
     quick = ["--planner.plans", "20", "--planner.rounds", "1", "--planner.elites", "5", "--threads", "1"]
     config = str(ROOT / "conf/planning/cartpole.yaml")
-    return subprocess.run(
-        [sys.executable, str(ROOT / "tools/plan.py"), "--run", str(run), "--config", config, *quick, *options],
-        cwd=run.parent,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_tool("plan", run.parent, "--run", str(run), "--config", config, *quick, *options)
 
 
 def per_coordinate(states, actions, next_states):
@@ -135,7 +127,8 @@ def test_reward_table_plays_once_and_reuses(fitted, tmp_path, monkeypatch, capsy
     for dataset in ("random", "pure"):
         shutil.copytree(run, tmp_path / f"cartpole-{dataset}-PerSim", ignore=shutil.ignore_patterns("wandb"))
     monkeypatch.chdir(ROOT)
-    quick = ["--episodes", "2", "--threads", "1", "--planner.plans", "20", "--planner.elites", "5"]
+    quick = ["--episodes", "2", "--threads", "1"]
+    quick += ["--planner.plans", "20", "--planner.rounds", "1", "--planner.elites", "5"]
     arguments = ["--env", "cartpole", "--runs", str(tmp_path), "--datasets", "pure", "random", "--", *quick]
     reward_table_command(arguments)
     page = (tmp_path / "table2-cartpole.md").read_text()

@@ -2,33 +2,23 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
 
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.prediction_study import Cell, table_rows
+from tests.commands import run_tool
 from tests.conftest import ROOT
-from tests.test_fit import environment
 
 SMALL = ["--data.agents", "6", "--model.hidden_width", "8", "--model.members", "2", "--trainer.max_epochs", "2"]
+SMALL += ["--check_theorem", "false"]
 ALL_METHODS = ["--without_agents", "--completion"]
 
 
 def evaluate_all(folder, *options, fit_options=SMALL):
-    return subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "tools/evaluate.py"), "--all", "--env", "cartpole"),
-            *("--conf", str(ROOT / "conf"), *options, "--", "--wandb", "disabled", *fit_options),
-        ],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    table = ["--all", "--env", "cartpole", "--conf", str(ROOT / "conf"), *options]
+    return run_tool("evaluate", folder, *table, "--", "--wandb", "disabled", *fit_options)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +141,7 @@ def test_options_that_the_table_sets_itself(tmp_path, option):
 
 
 def test_run_and_data_or_all(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/evaluate.py")], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = run_tool("evaluate", tmp_path)
     assert done.returncode == 2
     assert "give --run and --data and nothing after them, or --all" in done.stderr
 

@@ -5,6 +5,7 @@ d3rlpy is an optional dependency: it is needed to learn policies, not to use the
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from persim_lightning.baselines.learned_policies import (
     HighestLikelyValue,
     HighestValue,
     LearnedPolicy,
+    Rule,
     SquashedMean,
     load_learned_policy,
 )
@@ -24,7 +26,52 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 
 
-class BCQ(Learner):
+class _D3rlpyLearner(Learner):
+    """What BCQ and CQL share: an algorithm of d3rlpy for each kind of actions, and a rule that acts as it does.
+
+    Subclasses say which algorithm, and which of its networks the rule needs.
+    """
+
+    # Of discrete actions, and of continuous ones.
+    _rules: tuple[type[Rule], type[Rule]]
+
+    def __init__(self, hidden: tuple[int, ...], batch: int, discount: float, reward_size: float) -> None:
+        self._hidden, self._batch, self._discount, self._reward_size = tuple(hidden), batch, discount, reward_size
+
+    def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> LearnedPolicy:
+        d3rlpy = import_d3rlpy()
+        table = TransitionTable.of(trajectories, environment, self._reward_size)
+        encoder = d3rlpy.models.VectorEncoderFactory(list(self._hidden))
+        shared = {"batch_size": self._batch, "gamma": self._discount}
+        depth = len(self._hidden) + 1
+        if environment.num_actions is not None:
+            config = self._discrete_config(d3rlpy.algos, encoder, shared)
+            trained = train(d3rlpy, config, table, environment.num_actions, steps, seed, self.name)
+            rule = self._discrete_rule(trained.impl.modules, depth)
+        else:
+            config = self._continuous_config(d3rlpy.algos, encoder, shared)
+            trained = train(d3rlpy, config, table, len(environment.action_names), steps, seed, self.name)
+            rule = self._continuous_rule(trained.impl.modules, depth)
+        return LearnedPolicy(rule, table.mean, table.std)
+
+    def load(self, folder: Path, environment: Environment) -> LearnedPolicy:
+        discrete, continuous = self._rules
+        return load_learned_policy(folder, continuous if environment.num_actions is None else discrete, environment)
+
+    @abstractmethod
+    def _discrete_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any: ...
+
+    @abstractmethod
+    def _discrete_rule(self, modules: Any, depth: int) -> Rule: ...
+
+    @abstractmethod
+    def _continuous_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any: ...
+
+    @abstractmethod
+    def _continuous_rule(self, modules: Any, depth: int) -> Rule: ...
+
+
+class BCQ(_D3rlpyLearner):
     """Batch-constrained Q-learning: values are maximised over actions that the data support only.
 
     Parameters
@@ -72,8 +119,8 @@ class BCQ(Learner):
         flexibility: PositiveFloat = 0.05,
         samples: PositiveInt = 10,
     ) -> None:
-        self._hidden, self._rate, self._batch, self._discount = tuple(hidden), learning_rate, batch, discount
-        self._reward_size, self._target_interval, self._target_rate = reward_size, target_interval, target_rate
+        super().__init__(hidden, batch, discount, reward_size)
+        self._rate, self._target_interval, self._target_rate = learning_rate, target_interval, target_rate
         self._threshold, self._logit_penalty = threshold, logit_penalty
         self._flexibility, self._samples = flexibility, samples
 
@@ -81,51 +128,40 @@ class BCQ(Learner):
     def name(self) -> str:
         return "BCQ"
 
-    def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> LearnedPolicy:
-        d3rlpy = import_d3rlpy()
-        table = TransitionTable.of(trajectories, environment, self._reward_size)
-        encoder = d3rlpy.models.VectorEncoderFactory(list(self._hidden))
-        shared: dict[str, Any] = {"batch_size": self._batch, "gamma": self._discount}
-        depth = len(self._hidden) + 1
-        rule: HighestLikelyValue | BestOfSamples
-        if environment.num_actions is not None:
-            config = d3rlpy.algos.DiscreteBCQConfig(
-                learning_rate=self._rate,
-                encoder_factory=encoder,
-                action_flexibility=self._threshold,
-                beta=self._logit_penalty,
-                target_update_interval=self._target_interval,
-                share_encoder=False,
-                **shared,
-            )
-            modules = train(d3rlpy, config, table, environment.num_actions, steps, seed, self.name).impl.modules
-            value, behaviour = copy_net(modules.q_funcs[0], depth), copy_net(modules.imitator, depth)
-            rule = HighestLikelyValue(value, behaviour, self._threshold)
-        else:
-            config = d3rlpy.algos.BCQConfig(
-                **{f"{part}_learning_rate": self._rate for part in ("actor", "critic", "imitator")},
-                **{f"{part}_encoder_factory": encoder for part in ("actor", "critic", "imitator")},
-                tau=self._target_rate,
-                action_flexibility=self._flexibility,
-                n_action_samples=self._samples,
-                **shared,
-            )
-            modules = train(d3rlpy, config, table, len(environment.action_names), steps, seed, self.name).impl.modules
-            rule = BestOfSamples(
-                copy_net(modules.vae_decoder, depth),
-                copy_net(modules.policy, depth),
-                copy_net(modules.q_funcs[0], depth),
-                self._flexibility,
-                self._samples,
-            )
-        return LearnedPolicy(rule, table.mean, table.std)
+    def _discrete_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any:
+        return algorithms.DiscreteBCQConfig(
+            learning_rate=self._rate,
+            encoder_factory=encoder,
+            action_flexibility=self._threshold,
+            beta=self._logit_penalty,
+            target_update_interval=self._target_interval,
+            share_encoder=False,
+            **shared,
+        )
 
-    def load(self, folder: Path, environment: Environment) -> LearnedPolicy:
-        rule = BestOfSamples if environment.num_actions is None else HighestLikelyValue
-        return load_learned_policy(folder, rule, environment)
+    def _discrete_rule(self, modules: Any, depth: int) -> HighestLikelyValue:
+        return HighestLikelyValue(
+            copy_net(modules.q_funcs[0], depth), copy_net(modules.imitator, depth), self._threshold
+        )
+
+    def _continuous_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any:
+        return algorithms.BCQConfig(
+            **{f"{part}_learning_rate": self._rate for part in ("actor", "critic", "imitator")},
+            **{f"{part}_encoder_factory": encoder for part in ("actor", "critic", "imitator")},
+            tau=self._target_rate,
+            action_flexibility=self._flexibility,
+            n_action_samples=self._samples,
+            **shared,
+        )
+
+    def _continuous_rule(self, modules: Any, depth: int) -> BestOfSamples:
+        decoder, perturbation, value = (
+            copy_net(net, depth) for net in (modules.vae_decoder, modules.policy, modules.q_funcs[0])
+        )
+        return BestOfSamples(decoder, perturbation, value, self._flexibility, self._samples)
 
 
-class CQL(Learner):
+class CQL(_D3rlpyLearner):
     """Conservative Q-learning: values of actions that the data do not support are pushed down.
 
     Parameters
@@ -168,52 +204,42 @@ class CQL(Learner):
         target_rate: OpenUnitInterval = 0.005,
         samples: PositiveInt = 10,
     ) -> None:
-        self._hidden, self._rate, self._actor_rate = tuple(hidden), learning_rate, actor_rate
-        self._batch, self._discount, self._reward_size, self._conservatism = batch, discount, reward_size, conservatism
+        super().__init__(hidden, batch, discount, reward_size)
+        self._rate, self._actor_rate, self._conservatism = learning_rate, actor_rate, conservatism
         self._target_interval, self._target_rate, self._samples = target_interval, target_rate, samples
 
     @property
     def name(self) -> str:
         return "CQL"
 
-    def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> LearnedPolicy:
-        d3rlpy = import_d3rlpy()
-        table = TransitionTable.of(trajectories, environment, self._reward_size)
-        encoder = d3rlpy.models.VectorEncoderFactory(list(self._hidden))
-        shared: dict[str, Any] = {"batch_size": self._batch, "gamma": self._discount}
-        depth = len(self._hidden) + 1
-        rule: HighestValue | SquashedMean
-        if environment.num_actions is not None:
-            config = d3rlpy.algos.DiscreteCQLConfig(
-                learning_rate=self._rate,
-                encoder_factory=encoder,
-                alpha=self._conservatism,
-                target_update_interval=self._target_interval,
-                **shared,
-            )
-            modules = train(d3rlpy, config, table, environment.num_actions, steps, seed, self.name).impl.modules
-            rule = HighestValue(copy_net(modules.q_funcs[0], depth))
-        else:
-            config = d3rlpy.algos.CQLConfig(
-                actor_learning_rate=self._actor_rate,
-                critic_learning_rate=self._rate,
-                temp_learning_rate=self._actor_rate,
-                # The temperature is worth what a reward is.
-                initial_temperature=self._reward_size,
-                # A fixed weight, as in the paper's experiments with MuJoCo.
-                alpha_learning_rate=0.0,
-                conservative_weight=self._conservatism,
-                actor_encoder_factory=encoder,
-                critic_encoder_factory=encoder,
-                tau=self._target_rate,
-                n_action_samples=self._samples,
-                **shared,
-            )
-            modules = train(d3rlpy, config, table, len(environment.action_names), steps, seed, self.name).impl.modules
-            rule = SquashedMean(copy_net(modules.policy, depth))
-        return LearnedPolicy(rule, table.mean, table.std)
-
-    def load(self, folder: Path, environment: Environment) -> LearnedPolicy:
-        return load_learned_policy(
-            folder, SquashedMean if environment.num_actions is None else HighestValue, environment
+    def _discrete_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any:
+        return algorithms.DiscreteCQLConfig(
+            learning_rate=self._rate,
+            encoder_factory=encoder,
+            alpha=self._conservatism,
+            target_update_interval=self._target_interval,
+            **shared,
         )
+
+    def _discrete_rule(self, modules: Any, depth: int) -> HighestValue:
+        return HighestValue(copy_net(modules.q_funcs[0], depth))
+
+    def _continuous_config(self, algorithms: Any, encoder: Any, shared: dict[str, Any]) -> Any:
+        return algorithms.CQLConfig(
+            actor_learning_rate=self._actor_rate,
+            critic_learning_rate=self._rate,
+            temp_learning_rate=self._actor_rate,
+            # The temperature is worth what a reward is.
+            initial_temperature=self._reward_size,
+            # A fixed weight, as in the paper's experiments with MuJoCo.
+            alpha_learning_rate=0.0,
+            conservative_weight=self._conservatism,
+            actor_encoder_factory=encoder,
+            critic_encoder_factory=encoder,
+            tau=self._target_rate,
+            n_action_samples=self._samples,
+            **shared,
+        )
+
+    def _continuous_rule(self, modules: Any, depth: int) -> SquashedMean:
+        return SquashedMean(copy_net(modules.policy, depth))

@@ -1,7 +1,6 @@
 """Training behaviour policies: a short one on CartPole through the command, and what it refuses."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,20 +14,13 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.training import behavior_policy
 from persim_lightning.training.behavior_policy import train_behavior_policy
+from tests.commands import run_tool
 from tests.conftest import ROOT
 
 
 def train(tmp_path, environment, *options):
-    return subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "tools/train_policy.py")),
-            *("--config", str(ROOT / f"conf/policies/{environment}.yaml"), "--out", "made", *options),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    config = str(ROOT / f"conf/policies/{environment}.yaml")
+    return run_tool("train_policy", tmp_path, "--config", config, "--out", "made", *options)
 
 
 def test_training_stops_at_the_wanted_return(tmp_path):
