@@ -41,8 +41,8 @@ def benchmark_command(args: list[str] | None = None) -> None:
     names = list(choose_methods(given.methods or order, methods_folder, order))
     cells = make_cells(replace(preset, methods=names), given.conf, methods_folder)
     check_writable(given.runs / RESULT)
-    waiting = unfinished(cells, given.runs, given.root)
-    print(f"{len(cells)} cells, {len(cells) - len(waiting)} of them finished before")
+    waiting = unfinished(cells, given.runs, given.root, preset.without_data)
+    print(f"{_counted(len(cells))}, {len(cells) - len(waiting)} of them finished before")
     failed = _run(waiting, given) if waiting else []
     if any(given.runs.glob(f"*/cells/*/{RESULT}")):
         _report(given, order)
@@ -82,13 +82,15 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     )
     grid = parser.add_argument_group("grid (default: the preset's)")
     grid.add_argument("--preset", default="small", help="CONF/benchmark/NAME.yaml, or a path (default: %(default)s)")
-    grid.add_argument("--env", nargs="+", choices=list(ENVIRONMENTS), help="environments")
-    grid.add_argument("--dataset", nargs="+", choices=list(DATASETS), help="data sets")
-    grid.add_argument("--methods", nargs="+", metavar="NAME", help="YAMLs of the methods folder, or all")
+    grid.add_argument("--env", nargs="+", metavar="ENV", help=f"environments: {', '.join(ENVIRONMENTS)}")
+    grid.add_argument("--dataset", nargs="+", metavar="DATASET", help=f"data sets: {', '.join(DATASETS)}")
+    grid.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="YAMLs of the methods folder, such as persim bcq-p; or all"
+    )
     grid.add_argument("--seeds", nargs="+", type=NonNegativeInt, metavar="SEED", help="of data, networks and episodes")
     grid.add_argument("--agents", type=PositiveInt, help="size of the population")
     grid.add_argument("--steps", type=PositiveInt, help="gradient steps of every network")
-    grid.add_argument("--episodes", type=PositiveInt, help="episodes of every test agent, for all methods alike")
+    grid.add_argument("--episodes", type=PositiveInt, help="of every test agent, the same for all methods")
     grid.add_argument("--max_steps", type=PositiveInt, help="cut episodes after so many steps")
     places = parser.add_argument_group("files")
     places.add_argument("--conf", type=Path, default=Path("conf"), help="folder of YAMLs (default: %(default)s)")
@@ -99,7 +101,10 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
     )
     engine = parser.add_argument_group("engine")
     engine.add_argument(
-        "--engine", choices=("joblib", "ray"), default="joblib", help="processes of this machine, or a Ray cluster"
+        "--engine",
+        choices=("joblib", "ray"),
+        default="joblib",
+        help="processes of this machine, or a Ray cluster (default: %(default)s)",
     )
     engine.add_argument("--address", help="of the Ray cluster: auto, or HOST:PORT (default: auto)")
     engine.add_argument("--jobs", type=PositiveInt, help="cells at a time (default: 2; on Ray, all CPUs)")
@@ -108,7 +113,8 @@ def _parse(args: list[str] | None) -> argparse.Namespace:
         "--wandb",
         choices=("auto", "online", "offline", "disabled"),
         default="auto",
-        help="Weights & Biases: the tidy tables; auto is online where an API key is found, offline otherwise",
+        help="Weights & Biases: the tidy tables; auto is online where an API key is found, and otherwise offline, in "
+        "RUNS/wandb (default: %(default)s)",
     )
     given = parser.parse_args(args)
     if given.address is not None and given.engine != "ray":
@@ -189,9 +195,13 @@ def _line(outcome: Outcome) -> str:
     return f"{outcome.cell.name}: {result.label}, mean return {result.mean_return:.1f}, {seconds:.0f} s"
 
 
+def _counted(cells: int) -> str:
+    return "1 cell" if cells == 1 else f"{cells} cells"
+
+
 def _failures(failed: Sequence[Outcome], runs: Path) -> str:
     """Say in one line what to do; why each failed is printed before."""
     print("failed:")
     for outcome in failed:
         print(f"  {outcome.cell.name}: {outcome.reason} ({runs / outcome.cell.folder / ERROR})")
-    return f"{len(failed)} of the cells failed; the same command tries them again"
+    return f"{_counted(len(failed))} failed; the same command tries {'it' if len(failed) == 1 else 'them'} again"

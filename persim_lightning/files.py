@@ -77,4 +77,5 @@ def _finite(values: Any) -> Any:
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Lines of a table."""
-    return [f"| {' | '.join(cells)} |" for cells in (headings, ["---"] * len(headings), *rows)]
+    written = ([cell.replace("|", r"\|") for cell in cells] for cells in (headings, ["---"] * len(headings), *rows))
+    return [f"| {' | '.join(cells)} |" for cells in written]

@@ -25,8 +25,12 @@ def build_method(values: dict[str, Any], source: str) -> Method:
     ConfigurationError
         If it says something unknown.
     """
+    unknown = [name for name in values if name not in ("class_path", "init_args")]
+    if unknown or "class_path" not in values:
+        found = f"unknown key '{unknown[0]}'" if unknown else "no class_path"
+        raise ConfigurationError(f"{source}: {found}: the YAML of a method holds class_path and init_args")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Method, "method")
+    parser.add_argument("--method", type=Method, required=True)
     try:
         method = parser.instantiate(parser.parse_object({"method": values})).method
     except (ArgumentError, TypeError, ValueError, PersimError) as error:
@@ -34,6 +38,7 @@ def build_method(values: dict[str, Any], source: str) -> Method:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, PersimError):
             cause = cause.__cause__ or cause.__context__
-        raise ConfigurationError(f"{source}: {' '.join(str(cause or error).split())}") from error
+        told = " ".join(str(cause or error).split()).removeprefix('Parser key "method": ')
+        raise ConfigurationError(f"{source}: {told}") from error
     assert isinstance(method, Method)
     return method

@@ -105,6 +105,8 @@ class BCQ(_D3rlpyLearner):
     et al. (2019), Benchmarking batch deep reinforcement learning algorithms.
     """
 
+    _rules = HighestLikelyValue, BestOfSamples
+
     def __init__(
         self,
         hidden: tuple[PositiveInt, ...] = (256, 256),
@@ -190,6 +192,8 @@ class CQL(_D3rlpyLearner):
     ----------
     Kumar et al. (2020), Conservative Q-learning for offline reinforcement learning.
     """
+
+    _rules = HighestValue, SquashedMean
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 
 from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.baselines.method_file import build_method
@@ -34,6 +35,8 @@ LOG = "log.txt"
 # Episodes start elsewhere than the training trajectories of the same seed, and than its test trajectories.
 _EPISODE_SEED = 2_000_000
 _OPTIONAL_PACKAGES = ("d3rlpy", "joblib", "ray")
+# Settings that take more characters are not printed.
+_LONGEST_TOLD = 60
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ def run_cell(cell: Cell, places: Places, threads: int) -> Outcome:
     folder = Path(places.runs) / cell.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _quiet(folder / LOG), _on_threads(threads):
+        with FileLock(folder / ".lock", blocking=False), _quiet(folder / LOG), _on_threads(threads):
             return Outcome(cell, _run(cell, folder, places))
     except FitInterruptedError:
         raise
+    except Timeout:
+        return Outcome(cell, None, "another command is running it", traceback.format_exc())
     except Exception as error:  # a method may raise anything, and the other cells must go on
         words = " ".join(str(error).split())
         reason = words if isinstance(error, PersimError) else f"{type(error).__name__}: {words}"
@@ -143,9 +148,11 @@ def _fit_or_load(method: Method, task: Task, folder: Path, asked: dict[str, Any]
     record = folder / FITTED
     if record.is_file():
         known = read_json(record)
-        if known["asked"] != asked:
-            raise ConfigurationError(other_settings(folder))
-        return method.load(folder, task), known["seconds"]
+        check_same_settings(known["asked"], asked, folder)
+        try:
+            return method.load(folder, task), known["seconds"]
+        except PersimError as error:
+            raise ConfigurationError(f"{error}; remove {folder} to fit it anew") from error
     start = time.perf_counter()
     fitted = method.fit(task)
     seconds = time.perf_counter() - start
@@ -154,9 +161,26 @@ def _fit_or_load(method: Method, task: Task, folder: Path, asked: dict[str, Any]
     return fitted, seconds
 
 
-def other_settings(folder: Path) -> str:
-    """Why a folder is refused."""
-    return f"{folder} was run under other settings: remove it, or choose another --runs"
+def check_same_settings(known: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
+    """Refuse to go on with what was run or fitted under other settings.
+
+    Raises
+    ------
+    ConfigurationError
+        It says what differs.
+    """
+    different = [name for name in dict.fromkeys([*asked, *known]) if known.get(name) != asked.get(name)]
+    if different:
+        raise ConfigurationError(
+            f"{folder} was run under other settings ({'; '.join(_change(name, known, asked) for name in different)}): "
+            "remove it, or choose another --runs"
+        )
+
+
+def _change(name: str, known: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Such as `steps 50, now 100`; long values are only named."""
+    values = [str(own.get(name)) for own in (known, asked)]
+    return f"{name} {values[0]}, now {values[1]}" if max(map(len, values)) <= _LONGEST_TOLD else name
 
 
 def _node() -> str:

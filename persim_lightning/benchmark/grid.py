@@ -86,7 +86,12 @@ class Preset:
         if not path.is_file():
             known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
             raise ConfigurationError(f"{path}: no such file{f'; presets there: {known}' if known else ''}")
-        return build_settings(cls, path)
+        preset = build_settings(cls, path)
+        for key in ("episodes_of", "start_first", "without_data"):
+            for name in getattr(preset, key):
+                if not {name, "all"} & set(preset.methods):
+                    raise ConfigurationError(f"{path}: {key} names '{name}', which is not among its methods")
+        return preset
 
 
 @dataclass(frozen=True)
@@ -154,14 +159,15 @@ def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
     _check_names("environment", preset.environments, list(ENVIRONMENTS))
     _check_names("data set", preset.datasets, list(DATASETS))
     methods = choose_methods(preset.methods, methods_folder, preset.methods)
-    known = [path.stem for path in methods_folder.glob("*.yaml")]
-    for names in (preset.episodes_of, preset.start_first, preset.without_data):
-        _check_names("method", list(names), sorted(known), required=False)
     counts = asdict(preset.episodes)
     cells = []
-    for environment in preset.environments:
+    for environment in dict.fromkeys(preset.environments):
         tested = [str(agent) for agent in range(len(ENVIRONMENTS[environment].test_agents))]
         _check_names("test agent", list(map(str, preset.test_agents)), tested)
+        if preset.agents < len(tested):
+            raise ConfigurationError(
+                f"{preset.agents} agents: a population of {environment} has at least its {len(tested)} test agents"
+            )
         planning_path = conf / "planning" / f"{environment}.yaml"
         PlanningSettings.load(planning_path).objective(ENVIRONMENTS[environment])
         planning, configuration = _read_yaml(planning_path), _read_yaml(conf / f"{environment}.yaml")
@@ -171,8 +177,8 @@ def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
                 *(preset.agents, preset.test_agents, preset.steps, preset.max_steps),
                 dict.fromkeys(counts, preset.episodes_of[method]) if method in preset.episodes_of else counts,
             )
-            for seed in preset.seeds
-            for dataset in preset.datasets
+            for seed in dict.fromkeys(preset.seeds)
+            for dataset in dict.fromkeys(preset.datasets)
             for method, description in methods.items()
             if dataset == preset.datasets[0] or method not in preset.without_data
         ]
@@ -200,11 +206,11 @@ def choose_methods(wanted: Sequence[str], folder: Path, order: Sequence[str]) ->
     return descriptions
 
 
-def _check_names(kind: str, names: Sequence[str], known: Sequence[str], required: bool = True) -> None:
+def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ConfigurationError(f"unknown {kind} '{name}': choose from {', '.join(known)}")
-    if required and not names:
+    if not names:
         raise ConfigurationError(f"the grid names no {kind}")
 
 

@@ -17,6 +17,8 @@ from persim_lightning.figures import save_figure
 _SPREAD = 0.6
 # As bars, agents would be hidden behind one another; a shape beside the colour tells them apart in grey, too.
 _MARKERS = "osD^vPX*"
+# Inches that the title needs.
+_TITLE = 6.0
 
 
 def draw_environments(scores: Sequence[MethodScores], folder: Path) -> list[Path]:
@@ -39,11 +41,15 @@ def _draw_returns(scores: Sequence[MethodScores]) -> Figure:
         dataset: [*(own for own in learned if own.dataset == dataset), *reference]
         for dataset in dict.fromkeys(own.dataset for own in learned or reference)
     }
-    several = any(len(own.seeds) > 1 for own in scores)
-    label = f"return, mean ± std over {'seeds' if several else 'episodes'}"
+    label = f"return, mean ± std over {scores[0].spread_over}"
     figure = _draw_panels(panels, lambda own: own.returns, label, "linear")
-    figure.suptitle(f"{scores[0].environment}: returns of the test agents in the real environment, higher is better")
+    figure.suptitle(f"{scores[0].environment}: returns of test agents, higher is better{_grey(learned)}")
     return figure
+
+
+def _grey(scores: Sequence[MethodScores]) -> str:
+    """Says what the grey bands mean, where there are any besides the true dynamics' one."""
+    return "\n(grey: not among those compared)" if any(own.method in AUGMENTED for own in scores) else ""
 
 
 def _draw_errors(scores: Sequence[MethodScores]) -> Figure:
@@ -53,8 +59,8 @@ def _draw_errors(scores: Sequence[MethodScores]) -> Figure:
     }
     figure = _draw_panels(panels, lambda own: own.rmse or [], "mean RMSE of 50-step predictions", "log")
     lost = any(math.isinf(score.mean) for own in scores for score in own.rmse or [])
-    note = "; hollow, at the top: diverged" if lost else ""
-    figure.suptitle(f"{scores[0].environment}: prediction errors for the test agents, lower is better{note}")
+    note = "\n(hollow, at the top: diverged)" if lost else ""
+    figure.suptitle(f"{scores[0].environment}: errors for test agents, lower is better{note}")
     return figure
 
 
@@ -67,7 +73,7 @@ def _draw_panels(
     width = max(3.6, 0.55 * max(map(len, panels.values())) + 1)
     figure, axes = plt.subplots(
         *(rows, columns),
-        figsize=(width * columns + 1.6, 3.8 * rows + 0.4),
+        figsize=(max(width * columns + 1.6, _TITLE), 3.8 * rows + 0.4),
         layout="constrained",
         sharey=True,
         squeeze=False,

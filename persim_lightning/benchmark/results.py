@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from persim_lightning.benchmark.cell import FITTED, RESULT, other_settings
+from persim_lightning.benchmark.cell import FITTED, RESULT, check_same_settings
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.behavior import DATASETS
 from persim_lightning.data.card import file_sha256
@@ -22,6 +22,7 @@ from persim_lightning.files import read_json
 
 _COMMON = ("agents", "test_agents", "steps", "max_steps")
 _COMMON_OF_ENVIRONMENT = ("planning", "configuration")
+_PARTS = {"asked", "tables", "label", "episodes", "seconds", "agents", "predictions"}
 
 
 @dataclass(frozen=True)
@@ -90,33 +91,46 @@ def _score(record: dict[str, Any], name: str, diverged: float) -> float:
     return float(value)
 
 
-def unfinished(cells: Sequence[Cell], runs: Path, data: Path) -> list[Cell]:
+def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequence[str] = ()) -> list[Cell]:
     """Cells that are still to be run.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    runs, data : Path
+        Folders of results and of data sets.
+    without_data : sequence of str
+        Methods for which one data set is as good as another: finished on one, they are not run on the next.
 
     Raises
     ------
     ConfigurationError
-        If the folder holds cells under other settings, or on other tables.
+        If the folder holds cells under other settings, on other tables, or damaged files.
     """
     wanted = {cell.environment: cell.asked() for cell in cells}
+    known = {}
     for record in read_results(runs):
-        _check_comparable(record["asked"], wanted, runs)
+        asked = record["asked"]
+        _check_comparable(asked, wanted, runs)
+        data_set = "any" if asked["method"] in without_data else asked["dataset"]
+        known[asked["environment"], data_set, asked["seed"], asked["method"]] = record
     open_cells = []
     hashes: dict[Path, str] = {}
     for cell in cells:
         folder = runs / cell.folder
-        finished, fitted = folder / RESULT, folder / FITTED
-        if finished.is_file():
-            record = read_json(finished)
-            if record["asked"] != cell.asked():
-                raise ConfigurationError(other_settings(folder))
-            _check_tables(cell, record["tables"], folder, data, hashes)
+        data_set = "any" if cell.method in without_data else cell.dataset
+        finished = known.get((cell.environment, data_set, cell.seed, cell.method))
+        if finished is not None:
+            asked = finished["asked"]
+            check_same_settings({**asked, "dataset": cell.dataset}, cell.asked(), folder)
+            if asked["dataset"] == cell.dataset:
+                _check_tables(cell, finished["tables"], folder, data, hashes)
             continue
+        fitted = folder / FITTED
         if fitted.is_file():
-            asked = read_json(fitted)["asked"]
-            tables = asked.pop("tables")
-            if asked != cell.asked_of_fit():
-                raise ConfigurationError(other_settings(folder))
+            record = _read_record(fitted, {"asked", "seconds"})
+            tables = record["asked"].pop("tables")
+            check_same_settings(record["asked"], cell.asked_of_fit(), folder)
             _check_tables(cell, tables, folder, data, hashes)
         open_cells.append(cell)
     return open_cells
@@ -129,7 +143,8 @@ def _check_comparable(asked: dict[str, Any], wanted: dict[str, dict[str, Any]], 
         for name in names:
             if own[name] != asked[name]:
                 words = f"{runs} holds {asked['environment']} {asked['dataset']} {asked['method']} with other {name}"
-                raise ConfigurationError(f"{words}: choose another --runs")
+                values = f" ({asked[name]}, now {own[name]})" if name in _COMMON else ""
+                raise ConfigurationError(f"{words}{values}: choose another --runs")
 
 
 def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, hashes: dict[Path, str]) -> None:
@@ -144,12 +159,28 @@ def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, 
         if path not in hashes:
             hashes[path] = file_sha256(path)
         if hashes[path] != tables[name]:
-            raise ConfigurationError(f"{folder} was run on another {path}: remove it, or choose another --runs")
+            raise ConfigurationError(
+                f"{path} has changed since {folder} was run on it: bring it back, remove {folder}, or choose another "
+                "--runs"
+            )
 
 
 def read_results(runs: Path) -> list[dict[str, Any]]:
-    """What all finished cells of a folder hold."""
-    return [read_json(path) for path in sorted(runs.glob(f"*/cells/*/{RESULT}"))]
+    """What all finished cells of a folder hold.
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them is damaged.
+    """
+    return [_read_record(path, _PARTS) for path in sorted(runs.glob(f"*/cells/*/{RESULT}"))]
+
+
+def _read_record(path: Path, parts: set[str]) -> dict[str, Any]:
+    record = read_json(path)
+    if not isinstance(record, dict) or not parts <= set(record):
+        raise ConfigurationError(f"{path}: damaged; remove {path.parent} to run it anew")
+    return record
 
 
 def sort_results(records: Sequence[dict[str, Any]], order: Sequence[str]) -> list[CellResult]:

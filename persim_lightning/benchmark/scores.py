@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
@@ -41,11 +42,15 @@ class MethodScores:
     Attributes
     ----------
     environment, dataset, method, label : str
+        The label names the method's YAML where another method has the same.
     agents, seeds : list of int
     episodes : int
         Of every agent under a seed, the fewest of all seeds.
+    spread_over : str
+        What the deviations of returns are over: "seeds", or "episodes" where no method of the environment has more than
+        one seed.
     returns : list of Score
-        By agent: over seeds, or over the episodes of a single one.
+        By agent.
     rmse : list of Score, or None
         By agent; a single seed has no spread.
     r2 : list of float, or None
@@ -59,6 +64,7 @@ class MethodScores:
     agents: list[int]
     seeds: list[int]
     episodes: int
+    spread_over: str
     returns: list[Score]
     rmse: list[Score] | None
     r2: list[float] | None
@@ -67,22 +73,32 @@ class MethodScores:
 def method_scores(results: Sequence[CellResult]) -> list[MethodScores]:
     """Gather the seeds of every method on every data set; results lie in order, seeds together."""
     groups = itertools.groupby(results, lambda result: (result.environment, result.dataset, result.method))
-    return [_gather(list(group)) for _, group in groups]
+    gathered = [list(group) for _, group in groups]
+    labels = dict({(result.method, result.label) for result in results})
+    shared = {label for label, count in Counter(labels.values()).items() if count > 1}
+    # A spread means the same throughout an environment's tables: where a method has several seeds, it is theirs.
+    several = {seeds[0].environment for seeds in gathered if len(seeds) > 1}
+    return [_gather(seeds, shared, "seeds" if seeds[0].environment in several else "episodes") for seeds in gathered]
 
 
-def _gather(seeds: list[CellResult]) -> MethodScores:
+def _gather(seeds: list[CellResult], shared: set[str], spread_over: str) -> MethodScores:
     first = seeds[0]
+    label = f"{first.label} ({first.method})" if first.label in shared else first.label
     places = range(len(first.agents))
     rmse, r2 = None, None
     if all(own.rmse is not None and own.r2 is not None for own in seeds):
         rmse = [Score.over_seeds([(own.rmse or [])[place] for own in seeds], math.nan) for place in places]
         r2 = [fmean((own.r2 or [])[place] for own in seeds) for place in places]
     return MethodScores(
-        *(first.environment, first.dataset, first.method, first.label, first.agents),
+        *(first.environment, first.dataset, first.method, label, first.agents),
         seeds=[own.seed for own in seeds],
         episodes=min(own.episodes for own in seeds),
+        spread_over=spread_over,
         returns=[
-            Score.over_seeds([fmean(own.returns[place]) for own in seeds], _spread(first.returns[place]))
+            Score.over_seeds(
+                [fmean(own.returns[place]) for own in seeds],
+                _spread(first.returns[place]) if spread_over == "episodes" else math.nan,
+            )
             for place in places
         ],
         rmse=rmse,

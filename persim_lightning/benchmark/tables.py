@@ -69,8 +69,13 @@ def prediction_table(scores: Sequence[MethodScores]) -> list[str]:
     chosen = [own for own in scores if own.rmse is not None and own.method != REFERENCE]
     if not chosen:
         return []
-    spread = "; ± is the standard deviation over seeds" if _several(chosen) else ""
-    title = f"**Table 1.** Mean RMSE (median R²) of 50-step predictions of test trajectories, {_seeds(chosen)}{spread}."
+    spread = "; ± is the standard deviation over seeds" if chosen[0].spread_over == "seeds" else ""
+    clipped = any(value < _WORST_R2 for own in chosen for value in own.r2 or [])
+    clip = f"; an R² below {_WORST_R2} is only told as such" if clipped else ""
+    title = (
+        "**Table 1.** Mean RMSE, in the units of the states (median R²), of 50-step predictions of test trajectories; "
+        f"{_seeds(chosen)}{spread}{clip}."
+    )
     return [title, "", *_markdown(chosen, _prediction_cell, goodness_of_rmse)]
 
 
@@ -108,13 +113,9 @@ def _return_caption(scores: Sequence[MethodScores]) -> str:
     # The commonest number stands for all whose names are not given.
     common, *others = sorted(counts, key=lambda count: -len(counts[count]))
     exceptions = "".join(f", {count} for {', '.join(counts[count])}" for count in others)
-    spread = "seeds of the seed's mean" if _several(scores) else "episodes"
+    spread = "seeds of the seed's mean" if scores[0].spread_over == "seeds" else "episodes"
     episodes = f"{common} episode{'s' * (common > 1)} of every agent{exceptions}"
     return f"Return, mean ± standard deviation over {spread}; {episodes}; {_seeds(scores)}."
-
-
-def _several(scores: Sequence[MethodScores]) -> bool:
-    return any(len(own.seeds) > 1 for own in scores)
 
 
 def _seeds(scores: Sequence[MethodScores]) -> str:

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 import time
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from filelock import FileLock
 
 from persim_lightning.benchmark_command import benchmark_command
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
@@ -99,8 +102,8 @@ def test_seeds_differ_and_repeat(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--episodes", "1"], "cells/persim was run under other settings: remove it, or choose another --runs"),
-        (["--steps", "8"], "with other steps: choose another --runs"),
+        (["--episodes", "1"], r"cells/persim was run under other settings \(episodes .*'planned': 2.*, now .*: 1"),
+        (["--steps", "8"], r"with other steps \(7, now 8\): choose another --runs"),
         (["--agents", "6"], "with other agents"),
         (["--max_steps", "9", "--seeds", "3"], "with other max_steps"),
     ],
@@ -120,13 +123,13 @@ def test_another_method_under_the_same_name_is_refused(copy):
 def test_a_changed_table_is_refused(copy, table):
     path = copy / "data/cartpole" / table
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(ConfigurationError, match=f"was run on another .*{table}"):
+    with pytest.raises(ConfigurationError, match=f"{table} has changed since .* was run on it"):
         run_grid(copy)
 
 
 def test_a_fit_is_not_repeated_when_playing_was_interrupted(tmp_path, capsys):
     write_grid(tmp_path, {"dark": ("DarkMethod", {"name": "Dark"})})
-    with pytest.raises(PersimError, match="1 of the cells failed; the same command tries them again"):
+    with pytest.raises(PersimError, match="1 cell failed; the same command tries it again"):
         run_grid(tmp_path)
     assert "cartpole random seed 0 dark: RuntimeError: the light went out" in capsys.readouterr().out
     (tmp_path / "runs/repaired").touch()
@@ -139,10 +142,70 @@ def test_a_fit_is_not_repeated_when_playing_was_interrupted(tmp_path, capsys):
     assert not (tmp_path / "runs" / CELLS / "dark/error.txt").exists()
 
 
+def test_a_lost_fit_is_told_with_what_to_do(copy):
+    folder = copy / "runs" / CELLS / "bcq-a"
+    (folder / "result.json").unlink()
+    (folder / "fake.json").write_text("{")
+    with pytest.raises(PersimError, match="1 cell failed"):
+        run_grid(copy)
+    assert f"remove {folder.resolve()} to fit it anew" in (folder / "error.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["result.json", "fit.json"])
+def test_a_damaged_record_is_named(copy, name):
+    folder = copy / "runs" / CELLS / "bcq-a"
+    if name == "fit.json":
+        (folder / "result.json").unlink()
+    (folder / name).write_text("{}")
+    with pytest.raises(ConfigurationError, match=f"bcq-a/{name}: damaged; remove .*bcq-a to run it anew"):
+        run_grid(copy)
+
+
+def test_a_cell_that_another_command_is_running(copy, capsys):
+    folder = copy / "runs" / CELLS / "bcq-a"
+    (folder / "result.json").unlink()
+    with FileLock(folder / ".lock"), pytest.raises(PersimError, match="1 cell failed"):
+        run_grid(copy)
+    assert "bcq-a: failed: another command is running it" in capsys.readouterr().out
+    run_grid(copy)
+
+
+def test_what_needs_no_data_is_run_once_in_all_pieces(tmp_path, capsys):
+    write_grid(tmp_path, {"true-env": METHODS["bcq-a"], "bcq-p": METHODS["persim"]}, without_data=["true-env"])
+    run_grid(tmp_path, "--methods", "true-env")
+    run_grid(tmp_path, "--dataset", "pure", "random", "pure", "--seeds", "0", "0")
+    assert "3 cells, 1 of them finished before" in capsys.readouterr().out
+    with pytest.raises(ConfigurationError, match="true-env was run under other settings"):
+        run_grid(tmp_path, "--dataset", "pure", "--methods", "true-env", "--episodes", "1")
+
+
+def test_a_folder_with_one_method_of_ones_own(finished, tmp_path, capsys):
+    """The preset's other names are no obstacle."""
+    own = tmp_path / "own/mine.yaml"
+    own.parent.mkdir()
+    shutil.copy(finished / "methods/bcq-a.yaml", own)
+    write_grid(tmp_path, METHODS, start_first=["persim"])
+    run_grid(tmp_path, "--methods", "mine", "--methods_folder", str(own.parent))
+    assert "1 cell, 0 of them finished before" in capsys.readouterr().out
+
+
+def test_the_method_that_readme_shows(tmp_path, monkeypatch, capsys):
+    readme = (ROOT / "README.md").read_text()
+    for path, language in (("my_methods.py", "python"), ("methods/linear-cloning.yaml", "yaml")):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        [block] = re.findall(f"```{language}\n(# [^\n]*{path}\n.*?)```", readme, re.DOTALL)
+        (tmp_path / path).write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write_grid(tmp_path, {}, methods=["linear-cloning"])
+    run_grid(tmp_path)
+    assert "linear-cloning: Linear cloning-A, mean return" in capsys.readouterr().out
+
+
 def test_what_fails_is_told_and_the_others_go_on(tmp_path, capsys):
     bad = {"bug": ("Bug", {"name": "Bug"}), "bad-input": ("BadInput", {"name": "Bad"})}
     write_grid(tmp_path, {**bad, **METHODS})
-    with pytest.raises(PersimError, match="2 of the cells failed"):
+    with pytest.raises(PersimError, match="2 cells failed; the same command tries them again"):
         run_grid(tmp_path)
     printed = capsys.readouterr().out
     assert "bug: ZeroDivisionError: division by zero" in printed
@@ -156,7 +219,7 @@ def test_what_fails_is_told_and_the_others_go_on(tmp_path, capsys):
 
 def test_a_process_that_dies_takes_its_own_cell_only(tmp_path, capsys):
     write_grid(tmp_path, {"crash": ("Crash", {"name": "Crash"}), "bcq-a": METHODS["bcq-a"]})
-    with pytest.raises(PersimError, match="1 of the cells failed"):
+    with pytest.raises(PersimError, match="1 cell failed"):
         benchmark_command(options(tmp_path, "--jobs", "2"))
     assert "crash: failed: its process died" in capsys.readouterr().out
     assert "SIGKILL" in (tmp_path / "runs" / CELLS / "crash/error.txt").read_text()
@@ -207,6 +270,8 @@ def test_a_preset_that_does_not_fit(finished, tmp_path):
         ({"test_agents": [0, 7]}, "unknown test agent '7': choose from 0, 1, 2, 3, 4"),
         ({"datasets": ["nonsense"]}, "unknown data set 'nonsense': choose from pure"),
         ({"methods": []}, "the grid names no method"),
+        ({"start_first": ["persimm"]}, "preset.yaml: start_first names 'persimm', which is not among its methods"),
+        ({"agents": 4}, "4 agents: a population of cartpole has at least its 5 test agents"),
     ]:
         write_grid(tmp_path, METHODS, **change)
         with pytest.raises(ConfigurationError, match=message):

@@ -1,6 +1,7 @@
 """Means, spreads, winners, counts and tables of results made by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -89,7 +90,8 @@ def test_counts_in_words():
 
 def test_table_1():
     title, _, *lines = prediction_table(method_scores(RESULTS))
-    assert title == "**Table 1.** Mean RMSE (median R²) of 50-step predictions of test trajectories, seed 0."
+    assert title.startswith("**Table 1.** Mean RMSE, in the units of the states (median R²), of 50-step predictions")
+    assert title.endswith("; seed 0; an R² below -10 is only told as such.")
     assert lines[0] == "| data | method | agent 0 | agent 1 | agent 2 | agent 3 |"
     assert lines[2] == "| random | PerSim | **0.1 (0.900)** | **0.2 (0.800)** | 0.3 (0.700) | diverged |"
     assert lines[3] == "| random | Vanilla CaDM | 0.2 (0.800) | **0.2 (0.800)** | **0.1 (0.900)** | **5 (-4.000)** |"
@@ -116,5 +118,15 @@ def test_tables_that_nothing_stands_in(table):
 
 
 def test_captions_tell_which_seeds_are_behind():
-    results = [cell("persim", [[1.0]], seed=0), cell("persim", [[2.0]], seed=1), cell("bcq-a", [[1.0]])]
-    assert "seeds 0, 1 (BCQ-A on random seed 0)" in return_table(method_scores(results))[0]
+    results = [cell("persim", [[1.0]], seed=0), cell("persim", [[2.0]], seed=1), cell("bcq-a", [[1.0, 1.4]])]
+    title, _, *lines = return_table(method_scores(results))
+    assert "seeds 0, 1 (BCQ-A on random seed 0)" in title
+    assert "over seeds of the seed's mean" in title
+    # Its episodes have a spread, which is no spread over seeds.
+    assert "| random | BCQ-A | 1.2 |" in lines
+
+
+def test_methods_of_the_same_name_are_told_apart():
+    twin = replace(cell("bcq-a", [[3.0]]), method="mine")
+    scores = method_scores([cell("bcq-a", [[1.0]]), twin, cell("bcq-p", [[2.0]])])
+    assert [own.label for own in scores] == ["BCQ-A (bcq-a)", "BCQ-A (mine)", "BCQ-P"]
