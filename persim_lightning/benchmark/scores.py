@@ -51,6 +51,8 @@ class MethodScores:
         one seed.
     returns : list of Score
         By agent.
+    episode_returns : list of list of list of float
+        By seed, agent and episode.
     rmse : list of Score, or None
         By agent; a single seed has no spread.
     r2 : list of float, or None
@@ -66,6 +68,7 @@ class MethodScores:
     episodes: int
     spread_over: str
     returns: list[Score]
+    episode_returns: list[list[list[float]]]
     rmse: list[Score] | None
     r2: list[float] | None
 
@@ -101,9 +104,26 @@ def _gather(seeds: list[CellResult], shared: set[str], spread_over: str) -> Meth
             )
             for place in places
         ],
+        episode_returns=[own.returns for own in seeds],
         rmse=rmse,
         r2=r2,
     )
+
+
+def on_same_episodes(first: MethodScores, second: MethodScores, place: int) -> tuple[Score, Score] | None:
+    """Returns of two methods for one agent, over the seeds and the first episodes that both have played.
+
+    Episodes of a seed begin in the same states whoever plays them, however many there are: means over different numbers
+    of them would compare starts, too. None where the methods have no seed in common.
+    """
+    shared = [seed for seed in first.seeds if seed in second.seeds]
+    if not shared:
+        return None
+    played = [[own.episode_returns[own.seeds.index(seed)][place] for seed in shared] for own in (first, second)]
+    counts = [min(len(one), len(other)) for one, other in zip(*played, strict=True)]
+    cut = [[values[:count] for values, count in zip(own, counts, strict=True)] for own in played]
+    one, other = (Score.over_seeds([fmean(values) for values in own], _spread(own[0])) for own in cut)
+    return one, other
 
 
 def _spread(values: list[float]) -> float:
@@ -117,8 +137,12 @@ def competes(scores: MethodScores) -> bool:
 
 def goodness_of_return(scores: MethodScores, place: int) -> float:
     """Higher is better; -inf for a return that is no number."""
-    value = scores.returns[place].mean
-    return value if math.isfinite(value) else -math.inf
+    return worth(scores.returns[place])
+
+
+def worth(score: Score) -> float:
+    """Of a return: its mean, -inf where that is no number."""
+    return score.mean if math.isfinite(score.mean) else -math.inf
 
 
 def goodness_of_rmse(scores: MethodScores, place: int) -> float:

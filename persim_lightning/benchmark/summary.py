@@ -17,9 +17,11 @@ from persim_lightning.benchmark.scores import (
     competes,
     goodness_of_return,
     goodness_of_rmse,
+    on_same_episodes,
+    worth,
 )
 
-_RMSE, _RETURN = "rmse", "return"
+_RMSE, _RETURN, _SAME = "rmse", "return", "return_on_same_episodes"
 
 
 def summarise(scores: Sequence[MethodScores]) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def summarise(scores: Sequence[MethodScores]) -> dict[str, Any]:
     return {
         _RMSE: counted(partial(_standing, kind=_RMSE)),
         _RETURN: counted(partial(_standing, kind=_RETURN)),
+        _SAME: counted(_standing_on_same_episodes),
         "simulated_data": {
             f"{augmented} > {plain}": counted(partial(_duel, first=augmented, second=plain))
             for augmented, rivals in AUGMENTED.items()
@@ -48,25 +51,46 @@ def _standing(scores: Sequence[MethodScores], kind: str) -> dict[str, int]:
     """Where PerSim has a rival: how often it is best (with others or alone), and within one std of the best."""
     goodness = goodness_of_rmse if kind == _RMSE else goodness_of_return
     cells = best = alone = near = 0
-    for group in _data_sets(scores):
-        rivals = [own for own in group if competes(own) and (kind == _RETURN or own.rmse is not None)]
-        ours = next((own for own in rivals if own.method == OURS), None)
-        if ours is None or len(rivals) < 2:
-            continue
+    for ours, others in _contests(scores, predicting=kind == _RMSE):
         for place in range(len(ours.agents)):
             cells += 1
-            winner = best_of(rivals, place, goodness)
+            winner = best_of([ours, *others], place, goodness)
             if winner is None:
                 continue
             own, top = goodness(ours, place), goodness(winner, place)
             best += own == top
-            alone += all(goodness(rival, place) < own for rival in rivals if rival is not ours)
-            near += own >= top - _std(winner, place, kind)
+            alone += all(goodness(rival, place) < own for rival in others)
+            score = winner.returns[place] if kind == _RETURN else (winner.rmse or [])[place]
+            near += own >= top - _std(score)
     return {"cells": cells, "best": best, "alone": alone, "best_or_within_std": near}
 
 
-def _std(scores: MethodScores, place: int, kind: str) -> float:
-    score: Score = scores.returns[place] if kind == _RETURN else (scores.rmse or [])[place]
+def _standing_on_same_episodes(scores: Sequence[MethodScores]) -> dict[str, int]:
+    """As :func:`_standing` of returns, but each rival is compared over the episodes that both have played."""
+    cells = best = alone = near = 0
+    for ours, others in _contests(scores, predicting=False):
+        for place in range(len(ours.agents)):
+            pairs = [pair for rival in others if (pair := on_same_episodes(ours, rival, place)) is not None]
+            ranks = [(worth(own), worth(rival), _std(rival)) for own, rival in pairs]
+            cells += 1
+            if all(own == -math.inf for own, _, _ in ranks):
+                continue
+            best += all(own >= rival for own, rival, _ in ranks)
+            alone += all(own > rival for own, rival, _ in ranks)
+            near += all(own >= rival - std for own, rival, std in ranks)
+    return {"cells": cells, "best": best, "alone": alone, "best_or_within_std": near}
+
+
+def _contests(scores: Sequence[MethodScores], predicting: bool) -> Iterator[tuple[MethodScores, list[MethodScores]]]:
+    """PerSim and its rivals on every data set that both have."""
+    for group in _data_sets(scores):
+        rivals = [own for own in group if competes(own) and (own.rmse is not None or not predicting)]
+        ours = next((own for own in rivals if own.method == OURS), None)
+        if ours is not None and len(rivals) > 1:
+            yield ours, [own for own in rivals if own is not ours]
+
+
+def _std(score: Score) -> float:
     return 0.0 if math.isnan(score.std) else score.std
 
 
@@ -91,7 +115,12 @@ def summary_lines(summary: dict[str, Any], scores: Sequence[MethodScores]) -> li
     """The counts in words, leaving out what has not been run."""
     labels = {own.method: own.label for own in scores}
     lines = []
-    for kind, words in ((_RMSE, "lowest prediction error"), (_RETURN, "highest return")):
+    kinds = {
+        _RMSE: "lowest prediction error",
+        _RETURN: "highest return",
+        _SAME: "highest return on the episodes that it and each rival both played",
+    }
+    for kind, words in kinds.items():
         counts = summary[kind]
         if counts["cells"]:
             lines.append(

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 
 from persim_lightning.benchmark.results import CellResult
-from persim_lightning.benchmark.scores import Score, best_of, goodness_of_return, goodness_of_rmse, method_scores
+from persim_lightning.benchmark.scores import (
+    Score,
+    best_of,
+    goodness_of_return,
+    goodness_of_rmse,
+    method_scores,
+    on_same_episodes,
+)
 from persim_lightning.benchmark.summary import summarise, summary_lines
 from persim_lightning.benchmark.tables import prediction_table, return_table, simulated_data_table
 
@@ -78,13 +85,30 @@ def test_counts():
     assert counts["simulated_data"]["persim-bcq > bcq-p"]["cells"] == 0
 
 
+def test_returns_are_compared_over_episodes_that_both_have_played():
+    """The third start is a hard one: only PerSim was made to begin there."""
+    ours = cell("persim", [[5.0, 5.0, 1.0], [5.0, 5.0, 5.0], [5.0, 4.0, 9.0], [math.nan, 1.0, 1.0]])
+    rival = cell("bcq-a", [[5.0, 4.0], [5.0, 5.0], [3.0, 8.0], [0.0, 0.0]])
+    scores = method_scores([ours, rival])
+    assert on_same_episodes(*scores, 0) == (Score(5.0, 0.0), Score(4.5, 0.5))
+    counts = summarise(scores)
+    expected = {"cells": 4, "best": 2, "alone": 1, "best_or_within_std": 3}
+    assert counts["return_on_same_episodes"] == {**expected, "environments": {"cartpole": expected}}
+    assert counts["return"]["best"] == 2
+    other_seed = cell("bcq-a", [[9.0]] * 4, seed=1)
+    assert on_same_episodes(*method_scores([ours, other_seed]), 0) is None
+    two = method_scores([ours, cell("persim", [[7.0]] * 4, seed=1), rival, other_seed])
+    assert on_same_episodes(*two, 0) == (Score(6.0, 1.0), Score(6.75, 2.25))
+
+
 def test_counts_in_words():
     scores = method_scores(RESULTS)
-    error, returned, simulated = summary_lines(summarise(scores), scores)
+    error, returned, same, simulated = summary_lines(summarise(scores), scores)
     assert error.startswith(
         "PerSim has the lowest prediction error, alone or shared, on 2 of 4 (data set, agent) pairs"
     )
     assert returned.endswith("alone on 1, and is the best or within one std of it on 3.")
+    assert same.startswith("PerSim has the highest return on the episodes that it and each rival both played, alone or")
     assert simulated == "PerSim-BCQ-5 has a higher return than BCQ-A on 2 of 4."
 
 
