@@ -49,7 +49,7 @@ def _draw_returns(scores: Sequence[MethodScores]) -> Figure:
 
 def _grey(scores: Sequence[MethodScores]) -> str:
     """Says what the grey bands mean, where there are any besides the true dynamics' one."""
-    return "\n(grey: not among those compared)" if any(own.method in AUGMENTED for own in scores) else ""
+    return "\n(grey: not counted as rivals of PerSim)" if any(own.method in AUGMENTED for own in scores) else ""
 
 
 def _draw_errors(scores: Sequence[MethodScores]) -> Figure:
