@@ -79,7 +79,9 @@ def run_cell(cell: Cell, places: Places, threads: int) -> Outcome:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", blocking=False), _quiet(folder / LOG), _on_threads(threads):
-            return Outcome(cell, _run(cell, folder, places))
+            # Another command may just have finished it.
+            known = folder / RESULT
+            return Outcome(cell, read_json(known) if known.is_file() else _run(cell, folder, places))
     except FitInterruptedError:
         raise
     except Timeout:

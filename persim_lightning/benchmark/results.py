@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,24 +108,25 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequ
         If the folder holds cells under other settings, on other tables, or damaged files.
     """
     wanted = {cell.environment: cell.asked() for cell in cells}
-    known = {}
+    known, elsewhere = {}, {}
     for record in read_results(runs):
         asked = record["asked"]
         _check_comparable(asked, wanted, runs)
-        data_set = "any" if asked["method"] in without_data else asked["dataset"]
-        known[asked["environment"], data_set, asked["seed"], asked["method"]] = record
+        key = asked["environment"], asked["seed"], asked["method"]
+        known[asked["dataset"], *key] = record
+        if asked["method"] in without_data:
+            elsewhere[key] = record
     open_cells = []
     hashes: dict[Path, str] = {}
     for cell in cells:
-        folder = runs / cell.folder
-        data_set = "any" if cell.method in without_data else cell.dataset
-        finished = known.get((cell.environment, data_set, cell.seed, cell.method))
+        key = cell.environment, cell.seed, cell.method
+        finished = known.get((cell.dataset, *key), elsewhere.get(key))
         if finished is not None:
-            asked = finished["asked"]
-            check_same_settings({**asked, "dataset": cell.dataset}, cell.asked(), folder)
-            if asked["dataset"] == cell.dataset:
-                _check_tables(cell, finished["tables"], folder, data, hashes)
+            there = replace(cell, dataset=finished["asked"]["dataset"])
+            check_same_settings(finished["asked"], there.asked(), runs / there.folder)
+            _check_tables(there, finished["tables"], runs / there.folder, data, hashes)
             continue
+        folder = runs / cell.folder
         fitted = folder / FITTED
         if fitted.is_file():
             record = _read_record(fitted, {"asked", "seconds"})

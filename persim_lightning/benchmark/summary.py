@@ -71,6 +71,8 @@ def _standing_on_same_episodes(scores: Sequence[MethodScores]) -> dict[str, int]
     for ours, others in _contests(scores, predicting=False):
         for place in range(len(ours.agents)):
             pairs = [pair for rival in others if (pair := on_same_episodes(ours, rival, place)) is not None]
+            if not pairs:
+                continue
             ranks = [(worth(own), worth(rival), _std(rival)) for own, rival in pairs]
             cells += 1
             if all(own == -math.inf for own, _, _ in ranks):

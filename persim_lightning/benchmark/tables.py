@@ -69,8 +69,9 @@ def prediction_table(scores: Sequence[MethodScores]) -> list[str]:
     chosen = [own for own in scores if own.rmse is not None and own.method != REFERENCE]
     if not chosen:
         return []
-    spread = "; ± is the standard deviation over seeds" if chosen[0].spread_over == "seeds" else ""
-    clipped = any(value < _WORST_R2 for own in chosen for value in own.r2 or [])
+    several = any(len(own.seeds) > 1 for own in chosen)
+    spread = "; ± is the standard deviation over seeds" if several else ""
+    clipped = any(-math.inf < value <= _WORST_R2 for own in chosen for value in own.r2 or [])
     clip = f"; an R² below {_WORST_R2} is only told as such" if clipped else ""
     title = (
         "**Table 1.** Mean RMSE, in the units of the states (median R²), of 50-step predictions of test trajectories; "

@@ -175,7 +175,7 @@ def test_what_needs_no_data_is_run_once_in_all_pieces(tmp_path, capsys):
     run_grid(tmp_path, "--methods", "true-env")
     run_grid(tmp_path, "--dataset", "pure", "random", "pure", "--seeds", "0", "0")
     assert "3 cells, 1 of them finished before" in capsys.readouterr().out
-    with pytest.raises(ConfigurationError, match="true-env was run under other settings"):
+    with pytest.raises(ConfigurationError, match="random-seed0/cells/true-env was run under other settings"):
         run_grid(tmp_path, "--dataset", "pure", "--methods", "true-env", "--episodes", "1")
 
 

@@ -96,7 +96,9 @@ def test_returns_are_compared_over_episodes_that_both_have_played():
     assert counts["return_on_same_episodes"] == {**expected, "environments": {"cartpole": expected}}
     assert counts["return"]["best"] == 2
     other_seed = cell("bcq-a", [[9.0]] * 4, seed=1)
-    assert on_same_episodes(*method_scores([ours, other_seed]), 0) is None
+    apart = method_scores([ours, other_seed])
+    assert on_same_episodes(*apart, 0) is None
+    assert summarise(apart)["return_on_same_episodes"]["cells"] == 0
     two = method_scores([ours, cell("persim", [[7.0]] * 4, seed=1), rival, other_seed])
     assert on_same_episodes(*two, 0) == (Score(6.0, 1.0), Score(6.75, 2.25))
 
@@ -115,6 +117,8 @@ def test_counts_in_words():
 def test_table_1():
     title, _, *lines = prediction_table(method_scores(RESULTS))
     assert title.startswith("**Table 1.** Mean RMSE, in the units of the states (median R²), of 50-step predictions")
+    assert title.endswith("; seed 0.")
+    [title, *_] = prediction_table(method_scores([cell("persim", [[1.0]], [50.0])]))
     assert title.endswith("; seed 0; an R² below -10 is only told as such.")
     assert lines[0] == "| data | method | agent 0 | agent 1 | agent 2 | agent 3 |"
     assert lines[2] == "| random | PerSim | **0.1 (0.900)** | **0.2 (0.800)** | 0.3 (0.700) | diverged |"
@@ -148,6 +152,12 @@ def test_captions_tell_which_seeds_are_behind():
     assert "over seeds of the seed's mean" in title
     # Its episodes have a spread, which is no spread over seeds.
     assert "| random | BCQ-A | 1.2 |" in lines
+
+
+def test_seeds_of_the_true_environment_count_whatever_data_set_they_stand_in():
+    results = [cell("true-env", [[1.0]], seed=0, dataset="pure"), cell("true-env", [[3.0]], seed=1)]
+    [only] = method_scores(results)
+    assert (only.dataset, only.seeds, only.returns) == ("pure", [0, 1], [Score(2.0, 1.0)])
 
 
 def test_methods_of_the_same_name_are_told_apart():
