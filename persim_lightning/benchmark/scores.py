@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import NamedTuple
 
@@ -74,34 +73,25 @@ class MethodScores:
 
 
 def method_scores(results: Sequence[CellResult]) -> list[MethodScores]:
-    """Gather the seeds of every method on every data set; results lie in order, seeds together."""
-    groups = itertools.groupby(results, lambda result: (result.environment, result.dataset, result.method))
-    gathered = _references_once([list(group) for _, group in groups])
+    """Gather the seeds of every method on every data set; results lie in order, those of a data set together."""
+    groups: dict[tuple[str, str | None, str], dict[int, CellResult]] = {}
+    for result in results:
+        # The true dynamics learn nothing from a data set, so their seeds belong together wherever they were run.
+        dataset = None if result.method == REFERENCE else result.dataset
+        groups.setdefault((result.environment, dataset, result.method), {}).setdefault(result.seed, result)
     labels = {result.method: result.label for result in results}
     shared = {label for label, count in Counter(labels.values()).items() if count > 1}
     # A spread means the same throughout an environment's tables: where a method has several seeds, it is theirs.
-    several = {seeds[0].environment for seeds in gathered if len(seeds) > 1}
-    return [_gather(seeds, shared, "seeds" if seeds[0].environment in several else "episodes") for seeds in gathered]
-
-
-def _references_once(groups: list[list[CellResult]]) -> list[list[CellResult]]:
-    """Join the true dynamics' seeds on the first of its data sets: it learns nothing from any of them."""
-    joined: dict[str, dict[int, CellResult]] = {}
-    for result in (result for group in groups for result in group if result.method == REFERENCE):
-        joined.setdefault(result.environment, {}).setdefault(result.seed, result)
-    kept = []
-    for group in groups:
-        first = group[0]
-        if first.method != REFERENCE:
-            kept.append(group)
-        elif first.environment in joined:
-            seeds = joined.pop(first.environment)
-            kept.append([replace(seeds[seed], dataset=first.dataset) for seed in sorted(seeds)])
-    return kept
+    several = {environment for (environment, _, _), seeds in groups.items() if len(seeds) > 1}
+    return [
+        _gather(list(seeds.values()), shared, "seeds" if environment in several else "episodes")
+        for (environment, _, _), seeds in groups.items()
+    ]
 
 
 def _gather(seeds: list[CellResult], shared: set[str], spread_over: str) -> MethodScores:
     first = seeds[0]
+    seeds = sorted(seeds, key=lambda own: own.seed)
     label = f"{first.label} ({first.method})" if first.label in shared else first.label
     places = range(len(first.agents))
     rmse, r2 = None, None

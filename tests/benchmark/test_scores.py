@@ -158,6 +158,13 @@ def test_seeds_of_the_true_environment_count_whatever_data_set_they_stand_in():
     results = [cell("true-env", [[1.0]], seed=0, dataset="pure"), cell("true-env", [[3.0]], seed=1)]
     [only] = method_scores(results)
     assert (only.dataset, only.seeds, only.returns) == ("pure", [0, 1], [Score(2.0, 1.0)])
+    again = [
+        cell("true-env", [[3.0]], seed=1, dataset="pure"),
+        cell("true-env", [[1.0]]),
+        cell("true-env", [[9.0]], seed=1),
+    ]
+    [only] = method_scores(again)
+    assert (only.dataset, only.seeds, only.returns) == ("pure", [0, 1], [Score(2.0, 1.0)])
 
 
 def test_methods_of_the_same_name_are_told_apart():
