@@ -17,7 +17,7 @@ TEST = [
 setup(
     name="persim-lightning",
     version="0.1.0",
-    description="Personalised simulators of many agents from one trajectory each: PerSim on Lightning",
+    description="Personalized simulators of many agents from one trajectory each: PerSim on Lightning",
     long_description=Path(__file__).with_name("README.md").read_text(),
     long_description_content_type="text/markdown",
     license="MIT",

@@ -12,11 +12,11 @@ import warnings
 import gymnasium
 import torch
 
-from persim_lightning.data.behavior import DATASETS, RandomPolicy
-from persim_lightning.data.collect import collect_training
+from persim_lightning.data.collecting.behavior import DATASETS, RandomPolicy
+from persim_lightning.data.collecting.collect import collect_training
 from persim_lightning.envs import ENVIRONMENTS, Environment
 from persim_lightning.envs.population import sample_population
-from persim_lightning.terminal import print_table
+from persim_lightning.support.terminal import print_table
 
 STEPS_ONE_BY_ONE = 5000
 

@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from persim_lightning.files import write_json
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.terminal import print_table
+from persim_lightning.support.files import write_json
+from persim_lightning.support.terminal import print_table
 
 ROOT = Path(__file__).parents[1]
 # (agent, state, action) ranks: one number is a CP rank. The last Tucker ranks are the true tensor's own.
@@ -82,7 +82,7 @@ def main() -> None:
         )
         for result in results
     ]
-    headings = ("factorisation", "parameters (agents')", "RMSE of agents 0-4", "median R²", "whole fit, s")
+    headings = ("factorization", "parameters (agents')", "RMSE of agents 0-4", "median R²", "whole fit, s")
     print_table(f"{given.env}, random data", headings, rows)
     if given.out is not None:
         write_json(results, given.out)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.terminal import print_table
+from persim_lightning.support.terminal import print_table
 
 ROLES = {"agent": "tank", "time": "hour", "state": ["level"], "action": ["inflow"]}
 

@@ -15,10 +15,10 @@ import torch
 
 from persim_lightning.envs import Environment
 from persim_lightning.evaluation.control import PlanningSettings, simulator_mpc
-from persim_lightning.evaluation.run import FittedRun
+from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.shooting import RandomShooting
-from persim_lightning.terminal import print_table
+from persim_lightning.support.terminal import print_table
 
 TOGETHER = 20
 

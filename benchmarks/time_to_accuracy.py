@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from persim_lightning.terminal import print_table
+from persim_lightning.support.terminal import print_table
 
 ROOT = Path(__file__).parents[1]
 # RMSE of the authors' implementation after 300 epochs on the same tables, agents 0-4.

@@ -56,7 +56,7 @@ def lightning_seconds(env: str, root: Path, epochs: int) -> float:
 
 
 def bare_seconds(env: str, root: Path, epochs: int) -> tuple[float, int]:
-    """The same batches, loss, clipping, optimiser and schedule in a plain loop; seconds and samples."""
+    """The same batches, loss, clipping, optimizer and schedule in a plain loop; seconds and samples."""
     model, data, trainer = build(env, root, epochs)
     _ = data.trajectories
     start = time.perf_counter()

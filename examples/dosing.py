@@ -18,8 +18,8 @@ import torch
 from patients import MAX_DOSE, TARGET, Patients, clinic_doses, draw_patients, next_states, record, untreated, write_csv
 
 from persim_lightning import PersonalizedSimulator
+from persim_lightning.api.answers import Prediction
 from persim_lightning.planning.icem import ICEM
-from persim_lightning.predictions import Prediction
 
 ROLES = {"agent": "patient", "time": "hour", "state": ["concentration", "biomarker"], "action": ["dose"]}
 # Visits before a new patient gets a simulator of his own, visits of a course that is planned, and how far plans look.
@@ -167,10 +167,10 @@ def draw(found: list[Prediction], truths: list[np.ndarray], courses: dict[str, l
         axis.plot(days, own.recorded[:, 1], color="0.6", label="recorded, full doses")
         axis.set(title=f"patient {number}: what if the doses had been halved?", xlabel="days", ylabel="biomarker")
         axis.legend(fontsize=8)
-    for label, colour in (("by the clinic's rule", "tab:orange"), ("planned on the own simulator", "tab:blue")):
+    for label, color in (("by the clinic's rule", "tab:orange"), ("planned on the own simulator", "tab:blue")):
         lines = np.array(courses[label]).T
-        axes[2].plot(np.arange(len(lines)) / 2, lines, color=colour, alpha=0.25)
-        axes[2].plot([], [], color=colour, label=label)
+        axes[2].plot(np.arange(len(lines)) / 2, lines, color=color, alpha=0.25)
+        axes[2].plot([], [], color=color, label=label)
     axes[2].axhline(TARGET, color="k", linewidth=0.8)
     axes[2].set(title="all patients", xlabel="days", ylabel="biomarker")
     axes[2].legend(fontsize=8)

@@ -8,9 +8,9 @@ N   agents
 M   ensemble members
 D   state coordinates
 A   action coordinates, or number of discrete actions
-R   rank of a factorisation
+R   rank of a factorization
 H   horizon: steps of a rollout
-K   optimiser steps in one chunk of batches
+K   optimizer steps in one chunk of batches
 ==  ==========================================
 """
 
@@ -44,7 +44,7 @@ class Transitions(NamedTuple):
 class Statistics(NamedTuple):
     """Statistics of a training set, each of shape (D,) or (A,).
 
-    Means, standard deviations and the root mean square of Δs normalise a simulator's inputs and targets;
+    Means, standard deviations and the root mean square of Δs normalize a simulator's inputs and targets;
     `state_low` and `state_high` are the range of all states. `action_mean` and `action_std` are empty (shape (0,)) for
     discrete actions.
     """

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.data.table import write_table
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.population import build_simulator
 from persim_lightning.models.simulator import Simulator
@@ -104,6 +104,6 @@ def switched() -> PersonalizedSimulator:
 
 
 @pytest.fixture(scope="session")
-def dialled() -> PersonalizedSimulator:
-    """Rooms with a heater that is dialled, and a mode without effect."""
+def dialed() -> PersonalizedSimulator:
+    """Rooms with a heater that is dialed, and a mode without effect."""
     return PersonalizedSimulator.fit(rooms(dial=True), action=["heater", "mode"], **ROLES, **QUICK)

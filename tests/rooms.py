@@ -1,4 +1,4 @@
-"""Rooms that cool at rates of their own, with a heater that is switched or dialled."""
+"""Rooms that cool at rates of their own, with a heater that is switched or dialed."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
 """See `python tools/adapt.py --help`."""
 
-from persim_lightning.adapt_command import adapt_command
-from persim_lightning.cli import one_line_errors
+from persim_lightning.cli.adapt import adapt_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

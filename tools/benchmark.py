@@ -1,7 +1,7 @@
 """See `python tools/benchmark.py --help`."""
 
-from persim_lightning.benchmark_command import benchmark_command
-from persim_lightning.cli import one_line_errors
+from persim_lightning.cli.benchmark import benchmark_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

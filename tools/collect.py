@@ -1,7 +1,7 @@
 """See `python tools/collect.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.commands import collect_command
+from persim_lightning.cli.commands import collect_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

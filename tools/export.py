@@ -1,7 +1,7 @@
 """See `python tools/export.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.export_command import export_command
+from persim_lightning.cli.export import export_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

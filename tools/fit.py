@@ -1,6 +1,6 @@
-"""Fit a personalised simulator of every agent: `python tools/fit.py --config conf/mountaincar.yaml`."""
+"""Fit a personalized simulator of every agent: `python tools/fit.py --config conf/mountaincar.yaml`."""
 
-from persim_lightning.cli import fit, one_line_errors
+from persim_lightning.runs.fit import fit, one_line_errors
 
 
 @one_line_errors

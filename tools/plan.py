@@ -1,7 +1,7 @@
 """See `python tools/plan.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.plan_command import plan_command
+from persim_lightning.runs.fit import one_line_errors
+from persim_lightning.runs.play import plan_command
 
 
 @one_line_errors

@@ -1,7 +1,7 @@
 """See `python tools/report.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.report_command import report_command
+from persim_lightning.cli.report import report_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

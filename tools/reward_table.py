@@ -1,7 +1,7 @@
 """See `python tools/reward_table.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.control_study import reward_table_command
+from persim_lightning.runs.fit import one_line_errors
+from persim_lightning.studies.control import reward_table_command
 
 
 @one_line_errors

@@ -1,7 +1,7 @@
 """See `python tools/scarcity.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.scarcity_study import scarcity_command
+from persim_lightning.runs.fit import one_line_errors
+from persim_lightning.studies.scarcity import scarcity_command
 
 
 @one_line_errors

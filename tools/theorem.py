@@ -1,7 +1,7 @@
 """See `python tools/theorem.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.theorem_command import theorem_command
+from persim_lightning.cli.theorem import theorem_command
+from persim_lightning.runs.fit import one_line_errors
 
 
 @one_line_errors

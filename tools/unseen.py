@@ -1,7 +1,7 @@
 """See `python tools/unseen.py --help`."""
 
-from persim_lightning.cli import one_line_errors
-from persim_lightning.unseen_study import unseen_command
+from persim_lightning.runs.fit import one_line_errors
+from persim_lightning.studies.unseen import unseen_command
 
 
 @one_line_errors

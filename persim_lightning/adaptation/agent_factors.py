@@ -34,7 +34,7 @@ def refit_agent_factors(simulator: Simulator, batches: Iterable[Transitions]) ->
     Returns
     -------
     Tensor, shape (M,), float64
-        Mean squared error of each member on the training set, normalised units, after the refit.
+        Mean squared error of each member on the training set, normalized units, after the refit.
     """
     shape = (simulator.members, simulator.num_agents, simulator.ranks.agent)
     device = simulator.delta_rms.device

@@ -11,7 +11,7 @@ from persim_lightning.types import Transitions
 
 @torch.no_grad()
 def agent_designs(simulator: Simulator, batch: Transitions) -> Tensor:
-    """What an agent factor is multiplied by: predictions are `designs @ factor`, in normalised units.
+    """What an agent factor is multiplied by: predictions are `designs @ factor`, in normalized units.
 
     Parameters
     ----------

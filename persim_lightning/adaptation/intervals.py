@@ -1,6 +1,6 @@
 """Intervals of rollouts: spread over members and draws of the agent's factor, scaled until they cover held-out tails.
 
-Split-conformal prediction with a normalised score (Lei et al., 2018, https://doi.org/10.1080/01621459.2017.1307116):
+Split-conformal prediction with a normalized score (Lei et al., 2018, https://doi.org/10.1080/01621459.2017.1307116):
 the model's own spread says where errors are large, held-out data say how much too small it is.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.files import read_json, write_json
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.support.files import read_json, write_json
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DRAWS = 8

@@ -38,8 +38,8 @@ def population_prior(factors: Tensor) -> FactorPrior:
     """The population as a prior of one agent: mean and covariance of the fitted agents' factors (M, N, R)."""
     factors = factors.double()
     mean = factors.mean(1, keepdim=True)
-    centred = factors - mean
-    return FactorPrior(mean, floored(centred.mT @ centred / factors.shape[1]))
+    centered = factors - mean
+    return FactorPrior(mean, floored(centered.mT @ centered / factors.shape[1]))
 
 
 def floored(covariance: Tensor) -> Tensor:

@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 import torch
 from filelock import FileLock, Timeout
 
-from persim_lightning.baselines.method import Fitted, Method, Task
-from persim_lightning.baselines.method_file import build_method
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
-from persim_lightning.files import read_json, write_json
-from persim_lightning.provenance import PACKAGES
+from persim_lightning.methods.contract import Fitted, Method, Task
+from persim_lightning.methods.method_file import build_method
+from persim_lightning.support.files import read_json, write_json
+from persim_lightning.support.provenance import PACKAGES
 
 RESULT = "result.json"
 ERROR = "error.txt"

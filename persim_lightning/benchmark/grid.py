@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from persim_lightning.baselines.method_file import build_method
-from persim_lightning.data.behavior import DATASETS
+from persim_lightning.data.collecting.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, build_settings
+from persim_lightning.methods.method_file import build_method
 
 
 @dataclass(frozen=True)

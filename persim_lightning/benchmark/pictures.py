@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from persim_lightning.benchmark.scores import AUGMENTED, OURS, REFERENCE, MethodScores, Score
-from persim_lightning.figures import save_figure
+from persim_lightning.support.figures import save_figure
 
 # The widest share of the distance between two methods that agents' points spread over.
 _SPREAD = 0.6
-# As bars, agents would be hidden behind one another; a shape beside the colour tells them apart in grey, too.
+# As bars, agents would be hidden behind one another; a shape beside the color tells them apart in gray, too.
 _MARKERS = "osD^vPX*"
 # Inches that the title needs.
 _TITLE = 6.0
@@ -48,8 +48,8 @@ def _draw_returns(scores: Sequence[MethodScores]) -> Figure:
 
 
 def _grey(scores: Sequence[MethodScores]) -> str:
-    """Says what the grey bands mean, where there are any besides the true dynamics' one."""
-    return "\n(grey: not counted as rivals of PerSim)" if any(own.method in AUGMENTED for own in scores) else ""
+    """Says what the gray bands mean, where there are any besides the true dynamics' one."""
+    return "\n(gray: not counted as rivals of PerSim)" if any(own.method in AUGMENTED for own in scores) else ""
 
 
 def _draw_errors(scores: Sequence[MethodScores]) -> Figure:

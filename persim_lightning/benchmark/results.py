@@ -12,13 +12,12 @@ import pyarrow as pa
 
 from persim_lightning.benchmark.cell import FITTED, RESULT, check_same_settings
 from persim_lightning.benchmark.grid import Cell
-from persim_lightning.data.behavior import DATASETS
-from persim_lightning.data.card import file_sha256
-from persim_lightning.data.collect import TrainingPaths, test_table
-from persim_lightning.data.table import write_table
+from persim_lightning.data.collecting.behavior import DATASETS
+from persim_lightning.data.collecting.collect import TrainingPaths, test_table
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.files import read_json
+from persim_lightning.support.files import file_sha256, read_json
 
 _COMMON = ("agents", "test_agents", "steps", "max_steps")
 _COMMON_OF_ENVIRONMENT = ("planning", "configuration")

@@ -24,7 +24,7 @@ from persim_lightning.benchmark.scores import (
 _RMSE, _RETURN, _SAME = "rmse", "return", "return_on_same_episodes"
 
 
-def summarise(scores: Sequence[MethodScores]) -> dict[str, Any]:
+def summarize(scores: Sequence[MethodScores]) -> dict[str, Any]:
     """Counts over (data set, agent), of all environments and of each; ready for JSON.
 
     A method whose prediction diverged, or whose return is no number, counts as the worst.

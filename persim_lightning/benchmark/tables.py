@@ -18,7 +18,7 @@ from persim_lightning.benchmark.scores import (
     goodness_of_return,
     goodness_of_rmse,
 )
-from persim_lightning.files import atomic_write, markdown_table
+from persim_lightning.support.files import atomic_write, markdown_table
 
 # Below it, only that it is bad can be said.
 _WORST_R2 = -10

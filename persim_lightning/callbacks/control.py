@@ -13,8 +13,8 @@ from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc
 from persim_lightning.evaluation.episode_media import draw_first_episodes
-from persim_lightning.evaluation.run import true_covariates
-from persim_lightning.files import write_json
+from persim_lightning.evaluation.fitted_run import true_covariates
+from persim_lightning.support.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
 # Without a test table, so many agents play.

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import wandb
 
 from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
-from persim_lightning.figures import save_figure
-from persim_lightning.files import write_json
+from persim_lightning.support.figures import save_figure
+from persim_lightning.support.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
 
@@ -48,7 +48,7 @@ class LatentFactors(pl.Callback):
     ----------
     folder : Path
         Receives `latent_factors.json` and `figures/latent_factors.png`. Where an agents table is given, points are
-        coloured by covariate; covariates are never trained on.
+        colored by covariate; covariates are never trained on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,8 +75,8 @@ class LatentFactors(pl.Callback):
         panels = max(1, len(names))
         figure, axes = plt.subplots(1, panels, figsize=(6 * panels, 5), layout="constrained", squeeze=False)
         for panel, axis in enumerate(axes[0]):
-            colour = covariates[:, panel] if names else None
-            scatter = axis.scatter(*points.T, c=colour, s=14, cmap="viridis" if names else None)
+            color = covariates[:, panel] if names else None
+            scatter = axis.scatter(*points.T, c=color, s=14, cmap="viridis" if names else None)
             axis.set(
                 xlabel=f"first direction ({share[0]:.0%} of variance)",
                 ylabel=f"second direction ({share[1]:.0%})",

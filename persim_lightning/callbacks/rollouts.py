@@ -20,8 +20,8 @@ from persim_lightning.evaluation.prediction import (
     predict,
     score_predictions,
 )
-from persim_lightning.figures import save_figure
-from persim_lightning.files import write_json
+from persim_lightning.support.figures import save_figure
+from persim_lightning.support.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
 

@@ -14,9 +14,9 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from persim_lightning.data.batches import BatchedModule, ChunkedBatches, ValidationBatches, check_divisible
-from persim_lightning.data.collect import ensure_test_data, ensure_training_data
-from persim_lightning.data.columns import TableColumns
+from persim_lightning.data.collecting.collect import ensure_test_data, ensure_training_data
 from persim_lightning.data.recordings import Recordings, TablePaths, environment_recordings, table_recordings
+from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
@@ -35,7 +35,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     ----------
     recordings : Recordings
     batch_size : int
-        Transitions in an optimiser step, for every member.
+        Transitions in an optimizer step, for every member.
     val_fraction : float
         Share of each trajectory, at its tail, that is kept for validation.
     walls : bool
@@ -116,7 +116,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Normalisation constants of the training part."""
+        """Normalization constants of the training part."""
         return self.trajectories.statistics(self.train_rows)
 
     def check(self, world_size: int) -> None:
@@ -153,7 +153,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch; a last, incomplete batch is left out."""
+        """Optimizer steps in an epoch; a last, incomplete batch is left out."""
         return len(self.train_rows) // self.batch_size
 
     @cached_property
@@ -237,7 +237,7 @@ def open_data(
     agents_path : path, optional
         Covariates of the agents, used in pictures only; comes with a data set that is made.
     batch_size : int
-        Transitions in an optimiser step, for every member.
+        Transitions in an optimizer step, for every member.
     val_fraction : float
         Share of each trajectory, at its tail, that is kept for validation.
     walls : bool

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from persim_lightning.data.card import file_sha256
-from persim_lightning.data.columns import TableColumns
-from persim_lightning.data.table import load_covariates, load_trajectories, read_table
+from persim_lightning.data.tables.canonical import load_trajectories
+from persim_lightning.data.tables.columns import TableColumns
+from persim_lightning.data.tables.covariates import load_covariates
+from persim_lightning.data.tables.sources import read_table
+from persim_lightning.data.tables.user import read_like, user_trajectories
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.data.user_table import read_like, user_trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.support.files import file_sha256
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ class Trajectories:
         return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
     def statistics(self, rows: Tensor) -> Statistics:
-        """Normalisation constants from the transitions that start in `rows`.
+        """Normalization constants from the transitions that start in `rows`.
 
         Columns of one value get a scale of one; Δs that are always zero get one that rounds every prediction to zero.
         """

@@ -53,7 +53,7 @@ class Environment:
         Number of discrete actions; None where actions are continuous in [-1, 1].
     covariates : tuple of Covariate
     test_agents, policy_training_agents : tuple of tuple of float
-        Covariates of the agents with ids 0-4, and of those on which behaviour policies are trained.
+        Covariates of the agents with ids 0-4, and of those on which behavior policies are trained.
     max_steps : int
         Steps after which an episode is cut.
     make_batch : callable, (covariates (B, C), seed) -> EnvironmentBatch

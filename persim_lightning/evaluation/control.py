@@ -17,8 +17,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from persim_lightning.data.behavior import Policy
-from persim_lightning.data.episodes import Episodes, play
+from persim_lightning.data.collecting.behavior import Policy
+from persim_lightning.data.collecting.episodes import Episodes, play
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation

@@ -14,11 +14,11 @@ import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
 
-from persim_lightning.data.episodes import Episodes
+from persim_lightning.data.collecting.episodes import Episodes
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.figures import save_figure
-from persim_lightning.files import atomic_write
+from persim_lightning.support.figures import save_figure
+from persim_lightning.support.files import atomic_write
 
 VIDEO_FORMATS = (".gif", ".mp4")
 _MAX_COORDINATES = 4

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from persim_lightning.data.user_table import read_like
+from persim_lightning.data.tables.user import read_like
 from persim_lightning.errors import PersimError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.models.population import FittedPopulation
 
 
 def without_agents(personalized: FittedPopulation) -> FittedPopulation:
-    """A copy in which every agent has the population's mean factor: what is lost is what personalisation gives."""
+    """A copy in which every agent has the population's mean factor: what is lost is what personalization gives."""
     copied = copy.deepcopy(personalized)
     deviation = copied.simulator.agent_encoder.deviation
     with torch.no_grad():

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.interop.simulated_episodes import SimulatedEpisodes
-from persim_lightning.personalized import PersonalizedSimulator
 
 
 class AgentEnv(gymnasium.Env[np.ndarray, Any]):

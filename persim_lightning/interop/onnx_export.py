@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.files import atomic_write
 from persim_lightning.models.agent_simulator import AgentSimulator
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.support.files import atomic_write
 
 # Lowest that has GELU as one operator.
 _OPSET = 20

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persim_lightning.data.minari_dataset import trajectory_spaces
+from persim_lightning.api.action_space import one_category_each
+from persim_lightning.api.simulator import PersonalizedSimulator
+from persim_lightning.data.tables.minari import trajectory_spaces
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.personalized import PersonalizedSimulator
 from persim_lightning.planning.objective import Reward, Termination
-from persim_lightning.table_actions import one_category_each
 
 
 class Step(NamedTuple):
@@ -128,7 +128,7 @@ class SimulatedEpisodes:
 
         Amounts beyond their recorded range count as its ends; of a category's indicators the largest one counts.
         """
-        taken = self.realised(np.asarray(actions))
+        taken = self.realized(np.asarray(actions))
         before, states = self._observed(self._states), self._dynamics.step(self._states, taken)
         diverged = ~states.isfinite().all(-1).all(0)
         states = torch.where(diverged[:, None], self._states, states)
@@ -145,7 +145,7 @@ class SimulatedEpisodes:
             return states.mean(0)
         return states[self._shown, torch.arange(states.shape[1])]
 
-    def realised(self, actions: np.ndarray) -> Tensor:
+    def realized(self, actions: np.ndarray) -> Tensor:
         """Actions as they are applied: within their ranges, one category of each set."""
         space = self.action_space
         if not isinstance(space, gymnasium.spaces.Box):

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.interop.simulated_episodes import SimulatedEpisodes, Step
-from persim_lightning.personalized import PersonalizedSimulator
 
 # Observations (B, D) and a source of chance -> actions (B,) or (B, A).
 Policy = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -102,7 +102,7 @@ def _play(
     observed, acted, steps = [batch.observe()], [], []
     running = np.ones(batch.count, dtype=bool)
     while running.any():
-        acted.append(batch.realised(policy(observed[-1], generator)).numpy())
+        acted.append(batch.realized(policy(observed[-1], generator)).numpy())
         steps.append(batch.step(acted[-1]))
         observed.append(batch.observe())
         running &= ~(steps[-1].terminated | steps[-1].truncated)

@@ -1,7 +1,7 @@
 """The simulators of a few agents: the population's, with agent and action factors contracted into the last layer.
 
 The contraction is exact: with discrete actions the state network's output shrinks from D·R to D numbers per action, and
-standardising the state is folded into the first layer. Arrays lie feature by feature, rows last, and every layer writes
+standardizing the state is folded into the first layer. Arrays lie feature by feature, rows last, and every layer writes
 into a buffer of its own: with networks this small, memory traffic costs as much as the products.
 """
 
@@ -41,7 +41,7 @@ class AgentSimulator(nn.Module):
         self.members, self.state_dim, self.num_agents = simulator.members, simulator.state_dim, factors.shape[1]
         self.walls, self.angles = simulator.walls, simulator.state_encoder.angles
         self.action_encoder = None if simulator.is_discrete else simulator.action_encoder
-        layers, head = _unstandardised(simulator.state_encoder)
+        layers, head = _unstandardized(simulator.state_encoder)
         self._depth = len(layers)
         for index, (weight, bias) in enumerate(layers):
             self.register_buffer(f"weight{index}", weight.mT.contiguous())
@@ -139,7 +139,7 @@ class AgentSimulator(nn.Module):
         return rollout(lambda s, a: self.step(s, a, agents), self.members, states, actions)
 
 
-def _unstandardised(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+def _unstandardized(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
     """The encoder's hidden layers and its head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
     scale = torch.ones(encoder.inputs_dim, dtype=torch.float64, device=encoder.state_std.device)
     shift = torch.zeros_like(scale)

@@ -1,6 +1,6 @@
 """The three encoders of PerSim (section 4; https://arxiv.org/abs/2102.06961): agent, state and action.
 
-No connection runs between them; they meet only in the factorisation layer. Each holds all M ensemble members.
+No connection runs between them; they meet only in the factorization layer. Each holds all M ensemble members.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class StateEncoder(nn.Module):
                 parameter.mul_(1 / math.sqrt(rank))
 
     def inputs(self, states: Tensor) -> Tensor:
-        """Standardised coordinates with the angles' sines and cosines, (M, B, D) -> (M, B, D + 2·angles)."""
-        standardised = (states - self.state_mean) / self.state_std
+        """Standardized coordinates with the angles' sines and cosines, (M, B, D) -> (M, B, D + 2·angles)."""
+        standardized = (states - self.state_mean) / self.state_std
         if not self.angles:
-            return standardised
+            return standardized
         angles = states[..., self.angles]
-        return torch.cat((standardised, angles.sin(), angles.cos()), dim=-1)
+        return torch.cat((standardized, angles.sin(), angles.cos()), dim=-1)
 
     def forward(self, states: Tensor) -> Tensor:
         """(M, B, D) -> (M, B, D, rank)."""

@@ -1,7 +1,7 @@
 """Where the encoders meet: CP and Tucker layers, and the TensorLy tensors that they stand for.
 
 Both layers contract everything but the state into one vector of coefficients, `Δs_d = Σ_j v_j(s, d) · c_j(n, a)`. That
-shared form is what makes personalisation (:mod:`persim_lightning.models.agent_simulator`) one rule for both.
+shared form is what makes personalization (:mod:`persim_lightning.models.agent_simulator`) one rule for both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CPLayer(nn.Module):
     def __init__(self, ranks: Ranks) -> None:
         super().__init__()
         if len(set(ranks)) > 1:
-            raise ConfigurationError(f"a CP factorisation has one rank, not {tuple(ranks)}: use factorization 'tucker'")
+            raise ConfigurationError(f"a CP factorization has one rank, not {tuple(ranks)}: use factorization 'tucker'")
 
     def coefficients(self, agent: Tensor, action: Tensor) -> Tensor:
         """Contract agent (M, ..., R) with action factors (M, ..., R): (M, ..., R)."""
@@ -117,7 +117,7 @@ class TuckerLayer(nn.Module):
 
 
 def to_dense(tensor: CPTensor | TuckerTensor) -> np.ndarray:
-    """Dense form of a factorised tensor by TensorLy's own reconstruction."""
+    """Dense form of a factorized tensor by TensorLy's own reconstruction."""
     dense: np.ndarray = tl.cp_to_tensor(tensor) if isinstance(tensor, CPTensor) else tl.tucker_to_tensor(tensor)
     return dense
 

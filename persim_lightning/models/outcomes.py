@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from persim_lightning.errors import SimulatorFileError
-from persim_lightning.files import atomic_write
+from persim_lightning.support.files import atomic_write
 from persim_lightning.types import Schema
 
 _WIDTH = 64
@@ -38,7 +38,7 @@ class Outcomes(NamedTuple):
 
 
 class _Net(nn.Module):
-    """An affine map plus a small MLP of standardised inputs, (..., in) -> (...)."""
+    """An affine map plus a small MLP of standardized inputs, (..., in) -> (...)."""
 
     mean: Tensor
     std: Tensor
@@ -52,7 +52,7 @@ class _Net(nn.Module):
             nn.Linear(features, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, _WIDTH), nn.GELU(), nn.Linear(_WIDTH, 1)
         )
 
-    def standardise(self, inputs: Tensor) -> None:
+    def standardize(self, inputs: Tensor) -> None:
         """Take means and standard deviations of (T, in); constant inputs get a scale of one."""
         std = inputs.std(0, correction=0)
         self.mean.copy_(inputs.mean(0))
@@ -98,17 +98,17 @@ class OutcomeModel(nn.Module):
         return torch.cat((states, encoded, following - states), dim=-1)
 
     def set_statistics(self, outcomes: Outcomes) -> None:
-        """Take normalisation constants from a training set."""
+        """Take normalization constants from a training set."""
         if self.reward_net is not None and outcomes.reward is not None:
-            self.reward_net.standardise(self.inputs(outcomes.state, outcomes.action, outcomes.following))
+            self.reward_net.standardize(self.inputs(outcomes.state, outcomes.action, outcomes.following))
             std = outcomes.reward.std(correction=0)
             self.reward_mean.copy_(outcomes.reward.mean())
             self.reward_std.copy_(torch.where(std > 0, std, 1.0))
         if self.end_net is not None:
-            self.end_net.standardise(outcomes.following)
+            self.end_net.standardize(outcomes.following)
 
     def loss(self, outcomes: Outcomes) -> Tensor:
-        """Squared error of standardised rewards plus the log loss of ends."""
+        """Squared error of standardized rewards plus the log loss of ends."""
         total = outcomes.state.new_zeros(())
         if self.reward_net is not None and outcomes.reward is not None:
             predicted = self.reward_net(self.inputs(outcomes.state, outcomes.action, outcomes.following))

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persim_lightning.errors import PersimError, SimulatorFileError
-from persim_lightning.files import atomic_write, write_json
 from persim_lightning.models.agent_simulator import AgentSimulator
 from persim_lightning.models.factorization import Ranks
 from persim_lightning.models.simulator import Simulator
+from persim_lightning.support.files import atomic_write, write_json
 from persim_lightning.types import Schema
 
 FORMAT = 3
@@ -33,7 +33,7 @@ class FittedPopulation:
     ----------
     simulator : Simulator
     architecture : dict
-        Keyword arguments that built `simulator`, JSON-serialisable.
+        Keyword arguments that built `simulator`, JSON-serializable.
     schema : Schema
     agent_ids : sequence of int or str
         Position = agent index.
@@ -146,5 +146,5 @@ class FittedPopulation:
 
 
 def build_simulator(architecture: dict[str, Any]) -> Simulator:
-    """A simulator from JSON-serialisable keyword arguments (`ranks` as a list of three)."""
+    """A simulator from JSON-serializable keyword arguments (`ranks` as a list of three)."""
     return Simulator(**{**architecture, "ranks": Ranks(*architecture["ranks"])})

@@ -1,4 +1,4 @@
-"""The PerSim simulator: an ensemble of factorised dynamics for a whole population (section 4, equation 3)."""
+"""The PerSim simulator: an ensemble of factorized dynamics for a whole population (section 4, equation 3)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Simulator(nn.Module):
         )
         self.factorization = build_factorization(factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
-        # Mean squared error of each member and coordinate on the training set, normalised; NaN until it is known.
+        # Mean squared error of each member and coordinate on the training set, normalized; NaN until it is known.
         self.register_buffer("noise", torch.full((members, state_dim), torch.nan))
         self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
@@ -85,9 +85,9 @@ class Simulator(nn.Module):
         return self.num_actions is not None
 
     def set_statistics(self, statistics: Statistics) -> None:
-        """Take normalisation constants from the training set.
+        """Take normalization constants from the training set.
 
-        Targets are divided by their root mean square and not centred: only a scale keeps the raw prediction a sum of
+        Targets are divided by their root mean square and not centered: only a scale keeps the raw prediction a sum of
         products.
         """
         self.state_encoder.state_mean.copy_(statistics.state_mean)

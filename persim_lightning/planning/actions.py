@@ -31,7 +31,7 @@ class ActionSpace(Protocol):
     def width(self) -> int: ...
 
     def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
-        """The widest distribution: uniform for discrete actions, centred with half the range as std for others."""
+        """The widest distribution: uniform for discrete actions, centered with half the range as std for others."""
         ...
 
     def uniform(self, noise: Tensor) -> Tensor:

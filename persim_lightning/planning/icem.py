@@ -7,14 +7,14 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 
 from persim_lightning.planning.actions import blend, shift_plans
 from persim_lightning.planning.cem import check_elites, fit_elites
-from persim_lightning.planning.noise import coloured
+from persim_lightning.planning.noise import colored
 from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate
 
 
 class ICEM(Planner):
-    """CEM with coloured noise, populations that shrink, and elites that live on in later rounds and decisions.
+    """CEM with colored noise, populations that shrink, and elites that live on in later rounds and decisions.
 
-    For discrete actions the distribution is one of categorical probabilities, and coloured noise makes actions persist.
+    For discrete actions the distribution is one of categorical probabilities, and colored noise makes actions persist.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class ICEM(Planner):
     elites : int
     momentum : float
         Share of the old distribution that is kept at every fit.
-    colour : float
+    color : float
         Exponent β of the noise's spectrum; 0 is white.
     decay : float
         Every round has 1/decay times the samples of the one before it, but at least twice the elites.
@@ -39,13 +39,13 @@ class ICEM(Planner):
         rounds: PositiveInt = 3,
         elites: PositiveInt = 10,
         momentum: ClosedUnitInterval = 0.1,
-        colour: NonNegativeFloat = 2.0,
+        color: NonNegativeFloat = 2.0,
         decay: PositiveFloat = 1.25,
         kept: ClosedUnitInterval = 0.3,
     ) -> None:
         check_elites(elites, plans)
         self._plans, self._rounds, self._elites = plans, rounds, elites
-        self._momentum, self._colour, self._decay, self._kept = momentum, colour, decay, kept
+        self._momentum, self._color, self._decay, self._kept = momentum, color, decay, kept
 
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
         space = problem.space
@@ -57,7 +57,7 @@ class ICEM(Planner):
         best: Best | None = None
         for index in range(self._rounds):
             samples = max(int(self._plans * self._decay**-index), 2 * self._elites)
-            plans = space.sample(distribution, coloured(problem.noise(samples, generator), self._colour))
+            plans = space.sample(distribution, colored(problem.noise(samples, generator), self._color))
             if index == self._rounds - 1:
                 plans = torch.cat((plans, space.mode(distribution)[:, None]), dim=1)
             if survivors is not None:

@@ -24,7 +24,7 @@ class MPC:
     horizon : int
         H, steps of a plan.
     make_score : callable, (states (B', D), rows (B',)) -> score
-        Makes what is to be maximised for the episodes `rows`, ascending, that are in `states`.
+        Makes what is to be maximized for the episodes `rows`, ascending, that are in `states`.
     terminated : callable, (states (..., D)) -> (...) bool
     device : torch.device
         Where plans are made; in float32, whatever the environment's states come in.

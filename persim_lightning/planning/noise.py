@@ -1,4 +1,4 @@
-"""Noise whose power falls with frequency: neighbouring steps of a plan are alike (Timmer & König, 1995)."""
+"""Noise whose power falls with frequency: neighboring steps of a plan are alike (Timmer & König, 1995)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 
-def coloured(noise: Tensor, exponent: float) -> Tensor:
-    """Colour white noise along the steps of plans.
+def colored(noise: Tensor, exponent: float) -> Tensor:
+    """Color white noise along the steps of plans.
 
     Parameters
     ----------

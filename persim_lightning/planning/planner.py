@@ -11,7 +11,7 @@ from torch import Tensor
 
 from persim_lightning.planning.actions import ActionSpace
 
-# Plans (B, P, H) or (B, P, H, A) -> scores (B, P), to be maximised.
+# Plans (B, P, H) or (B, P, H, A) -> scores (B, P), to be maximized.
 Score = Callable[[Tensor], Tensor]
 # What a planner carries from one decision to the next: tensors with the batch of problems first.
 Memory = tuple[Tensor, ...]
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     Attributes
     ----------
     score : callable, (plans (B, P, H)|(B, P, H, A)) -> (B, P)
-        What to maximise; NaN and infinities count as the worst.
+        What to maximize; NaN and infinities count as the worst.
     space : ActionSpace
     batch, horizon : int
         B and H.
@@ -61,7 +61,7 @@ class Decision(NamedTuple):
 
 
 class Planner(ABC):
-    """Maximises a score over action sequences."""
+    """Maximizes a score over action sequences."""
 
     def __repr__(self) -> str:
         return type(self).__name__

@@ -11,13 +11,13 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow.csv
 
+from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.callbacks.latents import principal_plane
-from persim_lightning.data.card import summary
+from persim_lightning.data.collecting.card import summary
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.files import read_json
-from persim_lightning.personalized import PersonalizedSimulator
 from persim_lightning.report import figures
 from persim_lightning.report.rollouts import compared_rollouts
+from persim_lightning.support.files import read_json
 
 # Headings and rows.
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -81,10 +81,10 @@ def _map(folder: Path, simulator: PersonalizedSimulator) -> Section:
     )
     covariates = _covariates(folder, population.agent_ids)
     if covariates:
-        text += " Colours are covariates that training never saw."
+        text += " Colors are covariates that training never saw."
     labels = [str(label) for label in population.agent_ids]
-    coloured = {name: values[shown] for name, values in covariates.items()}
-    return Section("map", "Agents", text, figures.latent_map(points[shown], share, labels[shown], coloured))
+    colored = {name: values[shown] for name, values in covariates.items()}
+    return Section("map", "Agents", text, figures.latent_map(points[shown], share, labels[shown], colored))
 
 
 def _covariates(folder: Path, agent_ids: Sequence[int | str]) -> dict[str, np.ndarray]:

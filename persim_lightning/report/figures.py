@@ -53,7 +53,7 @@ class Horizon(NamedTuple):
 def latent_map(
     points: np.ndarray, share: np.ndarray, labels: Sequence[str], covariates: dict[str, np.ndarray]
 ) -> go.Figure:
-    """Agents in the plane in which their factors differ most, coloured by what they were never shown.
+    """Agents in the plane in which their factors differ most, colored by what they were never shown.
 
     Parameters
     ----------
@@ -135,8 +135,8 @@ def horizon(curves: Sequence[Horizon], level: float) -> go.Figure:
     figure = make_subplots(1, 1 + calibrated, subplot_titles=titles[: 1 + calibrated])
     palette = ["#1f63b5", "#d97706", "#15803d", "#b91c1c", "#7c3aed", "#0e7490", "#a16207", "#be185d"]
     for index, curve in enumerate(curves):
-        steps, colour = np.arange(1, len(curve.error) + 1), palette[index % len(palette)]
-        common = {"mode": "lines", "line": {"color": colour}, "name": curve.label, "legendgroup": curve.label}
+        steps, color = np.arange(1, len(curve.error) + 1), palette[index % len(palette)]
+        common = {"mode": "lines", "line": {"color": color}, "name": curve.label, "legendgroup": curve.label}
         figure.add_scatter(x=steps, y=curve.error, row=1, col=1, **common)
         if curve.covered is not None:
             figure.add_scatter(x=steps, y=curve.covered, row=1, col=2, showlegend=False, **common)

@@ -11,7 +11,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from persim_lightning.personalized import PersonalizedSimulator
+from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.report.contents import Section, Table, sections
 from persim_lightning.report.what_if import what_if_data
 

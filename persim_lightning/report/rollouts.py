@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persim_lightning.data.user_table import read_like
+from persim_lightning.api.simulator import PersonalizedSimulator
+from persim_lightning.data.tables.user import read_like
 from persim_lightning.evaluation.intervals import rollout_spread
 from persim_lightning.evaluation.prediction import HORIZON, START, EpisodeWindows, predict
-from persim_lightning.files import read_json
-from persim_lightning.personalized import PersonalizedSimulator
 from persim_lightning.report.figures import Episode, Horizon
+from persim_lightning.support.files import read_json
 
 # Agents that have curves of their own, episodes of each, and episodes in all.
 _MAX_AGENTS, _MAX_EPISODES, _MAX_WINDOWS = 8, 40, 1000

@@ -136,8 +136,8 @@ function simulate(data, model, agent, start, actions) {
     }
   const halfWidth = mean.map((state, h) => state.map((_, d) => {
     if (h === 0) return 0;
-    const centre = drawn.reduce((sum, own) => sum + own[h][d], 0) / drawn.length;
-    const variance = drawn.reduce((sum, own) => sum + (own[h][d] - centre) ** 2, 0) / drawn.length;
+    const center = drawn.reduce((sum, own) => sum + own[h][d], 0) / drawn.length;
+    const variance = drawn.reduce((sum, own) => sum + (own[h][d] - center) ** 2, 0) / drawn.length;
     const spread = Math.max(Math.sqrt(variance), data.floor * model.deltaRms.data[d]);
     return spread * data.widths.data[(h - 1) * size + d];
   }));

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from persim_lightning.adaptation.intervals import SPREAD_FLOOR
+from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.evaluation.intervals import believed_factors
 from persim_lightning.models.encoders import ContinuousActionEncoder
 from persim_lightning.models.factorization import TuckerLayer
 from persim_lightning.models.layers import MemberLinear, SkipMLP
 from persim_lightning.models.simulator import Simulator
-from persim_lightning.personalized import PersonalizedSimulator
 
 # Recorded rows of an agent that the page holds, and the longest simulation that it offers.
 MAX_ROWS = 200

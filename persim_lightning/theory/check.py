@@ -48,9 +48,9 @@ class RankCurve:
     cp, tucker : list of float
         Relative errors; Tucker with this rank in every mode.
     cp_errors : list of list of float
-        Of every initialisation.
+        Of every initialization.
     converged : list of int
-        Initialisations that stopped by themselves.
+        Initializations that stopped by themselves.
     core_consistency : list of float
     """
 
@@ -92,7 +92,7 @@ class TruthCheck:
     Attributes
     ----------
     merged : RankCurve
-        Of the tensor with coordinates within the state mode, as PerSim factorises it.
+        Of the tensor with coordinates within the state mode, as PerSim factorizes it.
     coordinates : dict of str to RankCurve
         Of every coordinate by itself.
     observed : ObservedCurve

@@ -37,14 +37,14 @@ class RankFit(NamedTuple):
     error : float
         Frobenius norm of what is left, relative to the tensor's.
     errors : list of float
-        Of every initialisation that did not fail.
+        Of every initialization that did not fail.
     converged : int
-        How many initialisations stopped by themselves, before the limit on iterations.
+        How many initializations stopped by themselves, before the limit on iterations.
     core_consistency : float
         100 where the CP model is all that there is between the factors; far below, even negative, where the rank is too
         high (Bro and Kiers, 2003, https://doi.org/10.1002/cem.801). Low, too, where factors are not unique.
     cp : CPTensor or None
-        None where every initialisation failed.
+        None where every initialization failed.
     """
 
     rank: int
@@ -112,7 +112,7 @@ def multilinear_rank(spectrum: np.ndarray, tolerance: float) -> int:
 
 
 def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 1000, seed: int = 0) -> RankFit:
-    """CP decomposition by alternating least squares, the best of several initialisations.
+    """CP decomposition by alternating least squares, the best of several initializations.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """CP and Tucker decompositions of a tensor of which only some cells were seen.
 
 One trajectory an agent fills a few per cent of the dynamics tensor. TensorLy's masked `parafac` fills the others in
-with its own current guess and decomposes the whole (expectation-maximisation): every sweep then moves the factors by
+with its own current guess and decomposes the whole (expectation-maximization): every sweep then moves the factors by
 about the share of cells that was seen, so it needs thousands of sweeps, each over the dense tensor. Here the normal
 equations of alternating least squares are summed over the seen cells alone, with the number of rows behind a cell as
 its weight.
@@ -77,7 +77,7 @@ class Completion(NamedTuple):
 
 
 class _Spread(NamedTuple):
-    """How a mode's factors differ from their mean: what a prior for them can be learnt from.
+    """How a mode's factors differ from their mean: what a prior for them can be learned from.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ def complete(
         Three equal numbers for CP; for Tucker, cut to the tensor's shape.
     factorization : {'cp', 'tucker'}
     ridge : float
-        How strongly the factors of agents and of states are pulled towards their mean. At 1, as by a normal prior with
+        How strongly the factors of agents and of states are pulled toward their mean. At 1, as by a normal prior with
         the covariance that the factors are found to have, against the noise that the last sweep left (empirical
         Bayes): agents with few rows stay near the population, and the pull does not depend on how the factors are
         scaled or mixed. Rows in a cell share an error of binning, so more than 1 can be right.
@@ -197,7 +197,7 @@ def _initial(observed: Observed, ranks: Ranks, factorization: str, seed: int) ->
     agents, states, actions = observed.shape
     if factorization == "cp":
         if len(set(ranks)) > 1:
-            raise ConfigurationError(f"a CP factorisation has one rank, not {tuple(ranks)}: use factorization 'tucker'")
+            raise ConfigurationError(f"a CP factorization has one rank, not {tuple(ranks)}: use factorization 'tucker'")
     else:
         states *= observed.value.shape[-1]
         ranks = Ranks(min(ranks.agent, agents), min(ranks.state, states), min(ranks.action, actions))
@@ -269,7 +269,7 @@ def _update_vectors(
 
 
 def _solve(gram: Tensor, right: Tensor, factor: Tensor, index: Tensor, prior: Tensor) -> tuple[Tensor, _Spread]:
-    """Factors and the mean towards which they are pulled, together.
+    """Factors and the mean toward which they are pulled, together.
 
     Parameters
     ----------

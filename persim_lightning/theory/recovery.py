@@ -18,7 +18,7 @@ from tensorly.metrics.factors import congruence_coefficient
 
 _FOLDS = 10
 _PENALTIES = np.logspace(-6, 3, 19)
-# Singular values below this share of the largest one do not count towards a rank.
+# Singular values below this share of the largest one do not count toward a rank.
 _DEPENDENT = 1e-3
 # Subsets of columns that are tried at most: there are 2^R.
 _MAX_SUBSETS = 20_000
@@ -43,7 +43,7 @@ class Recovery(NamedTuple):
 def recover_covariates(factors: np.ndarray, covariates: np.ndarray, seed: int = 0) -> Recovery:
     """Regress covariates on agent factors, each member by itself: members have bases of their own.
 
-    Ridge regression on standardised factors (and their products of degree two); 10 folds over agents, penalty chosen
+    Ridge regression on standardized factors (and their products of degree two); 10 folds over agents, penalty chosen
     within each fold.
 
     Parameters
@@ -94,7 +94,7 @@ def principal_angles(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def covariate_features(covariates: np.ndarray) -> np.ndarray:
-    """A constant and the standardised covariates: (N, C) -> (N, 1 + C)."""
+    """A constant and the standardized covariates: (N, C) -> (N, 1 + C)."""
     return np.column_stack([np.ones(len(covariates)), StandardScaler().fit_transform(covariates)])
 
 

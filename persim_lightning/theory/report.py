@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from persim_lightning.figures import save_figure
-from persim_lightning.files import write_json
+from persim_lightning.support.figures import save_figure
+from persim_lightning.support.files import write_json
 from persim_lightning.theory.check import MODES, LearnedCheck, TheoremCheck, TruthCheck
 from persim_lightning.theory.summary import summary
 
-_COLOURS = dict(zip(MODES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
+_COLORS = dict(zip(MODES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
 # Below it everything is rounding.
 _FLOOR = 1e-14
 
@@ -55,7 +55,7 @@ def _draw_spectra(check: TheoremCheck, axes: Axes) -> None:
             count = np.arange(1, len(values) + 1)
             kept = np.array(values) > _FLOOR
             axes.semilogy(
-                count[kept], np.array(values)[kept], style, marker=".", color=_COLOURS[mode], label=f"{mode}s, {label}"
+                count[kept], np.array(values)[kept], style, marker=".", color=_COLORS[mode], label=f"{mode}s, {label}"
             )
     axes.set(xlabel="direction", ylabel="singular value (largest = 1)", title="how many directions each mode has")
     axes.set_xlim(0, 25)

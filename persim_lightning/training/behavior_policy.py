@@ -1,4 +1,4 @@
-"""Trains the behaviour policies of the data sets by stable-baselines3, as far as a wanted return (PerSim, section 5).
+"""Trains the behavior policies of the data sets by stable-baselines3, as far as a wanted return (PerSim, section 5).
 
 DQN where actions are discrete, TD3 where they are continuous. stable-baselines3 is an optional dependency: it is needed
 to train policies, not to use them.
@@ -18,8 +18,8 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from persim_lightning.data.episodes import play
-from persim_lightning.data.policies import NetworkPolicy, PolicyInfo, save_policy
+from persim_lightning.data.collecting.episodes import play
+from persim_lightning.data.collecting.policies import NetworkPolicy, PolicyInfo, save_policy
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError, PersimError
 
@@ -70,7 +70,7 @@ def train_behavior_policy(
         Episodes of one evaluation during training.
     seed : int
     folder, name
-        Where :func:`persim_lightning.data.policies.save_policy` writes.
+        Where :func:`persim_lightning.data.collecting.policies.save_policy` writes.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from persim_lightning.files import atomic_write
+from persim_lightning.support.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

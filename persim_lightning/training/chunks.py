@@ -1,4 +1,4 @@
-"""Optimiser steps over a chunk of batches, as every module of the package takes them."""
+"""Optimizer steps over a chunk of batches, as every module of the package takes them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from persim_lightning.errors import PersimError
 
 
 def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any], Tensor], clip_norm: float) -> None:
-    """K optimiser steps, one after the other: Lightning's work around a step costs more than a small one's mathematics.
+    """K optimizer steps, one after the other: Lightning's work around a step costs more than a small one's mathematics.
 
     Logs the mean loss as `train/loss`.
 
     Parameters
     ----------
     module : LightningModule
-        With manual optimisation, one optimiser and one scheduler.
+        With manual optimization, one optimizer and one scheduler.
     chunk : NamedTuple of Tensor, shapes (K, M, B, …)
     loss : callable, (batch of shapes (M, B, …)) -> (M,)
         Of every member.
@@ -56,7 +56,7 @@ def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any],
 
 
 def one_cycle_adam(parameters: Iterable[nn.Parameter], rate: float, steps: int) -> tuple[Adam, OneCycleLR]:
-    """Optimiser and one-cycle schedule, with its peak at `rate`, for a training of so many steps."""
+    """Optimizer and one-cycle schedule, with its peak at `rate`, for a training of so many steps."""
     # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
     optimizer = Adam(parameters, lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
     return optimizer, OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)

@@ -37,7 +37,7 @@ def _plain(value: Any) -> Any:
 class PerSimModule(pl.LightningModule):
     """The PerSim ensemble as a LightningModule.
 
-    One Lightning batch is a *chunk*: K batches that K optimiser steps consume one after the other, because
+    One Lightning batch is a *chunk*: K batches that K optimizer steps consume one after the other, because
     Lightning's work around a step costs more than the mathematics of a small one.
 
     Parameters
@@ -45,11 +45,11 @@ class PerSimModule(pl.LightningModule):
     num_agents, state_dim, action_dim, num_actions, walls
         Sizes of the data, and whether it treats walls apart; the command line links them from the data.
     rank : int or 'auto'
-        Rank R of the factorisation (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
+        Rank R of the factorization (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
         the command line finds a number by short fits before it builds the module.
     factorization : {'cp', 'tucker'}
     rank_agent, rank_state, rank_action : int, optional
-        Ranks per mode of a Tucker factorisation; `rank` where not given.
+        Ranks per mode of a Tucker factorization; `rank` where not given.
     members : int
         Ensemble members M.
     spare_members : int
@@ -61,7 +61,7 @@ class PerSimModule(pl.LightningModule):
         Encoder of continuous actions.
     action_spread : float
         Standard deviation of discrete actions' initial factors. Small ones let training find one direction of the
-        action space after the other: at a tight rank, members that start wide can stall at a poor factorisation.
+        action space after the other: at a tight rank, members that start wide can stall at a poor factorization.
     angles : list of int, optional
         State coordinates that are unbounded angles.
     agent_factors : bool
@@ -144,11 +144,11 @@ class PerSimModule(pl.LightningModule):
         return TransitionGather(trajectories)
 
     def loss(self, batch: Transitions) -> Tensor:
-        """Mean squared error of normalised Δs for every member: batch (M, B, …) -> (M,)."""
+        """Mean squared error of normalized Δs for every member: batch (M, B, …) -> (M,)."""
         return self._square_error(batch).mean((1, 2))
 
     def _square_error(self, batch: Transitions) -> Tensor:
-        """Squared errors of normalised Δs: batch (M, B, …) -> (M, B, D)."""
+        """Squared errors of normalized Δs: batch (M, B, …) -> (M, B, D)."""
         predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
         return (predicted - batch.delta / self.simulator.delta_rms).square()
 
@@ -166,7 +166,7 @@ class PerSimModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def build_optimizer(self, steps: int) -> tuple[Adam, OneCycleLR]:
-        """Optimiser and one-cycle schedule for a training of so many steps."""
+        """Optimizer and one-cycle schedule for a training of so many steps."""
         return one_cycle_adam(self.parameters(), self.hparams["learning_rate"], steps)
 
     def finish(self) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persim_lightning.baselines.method import Fitted, Method, Task
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.prediction import PredictionScores
-from persim_lightning.files import read_json, write_json
+from persim_lightning.methods.contract import Fitted, Method, Task
+from persim_lightning.support.files import read_json, write_json
 
 
 class Constant:

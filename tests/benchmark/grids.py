@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from persim_lightning.benchmark_command import benchmark_command
+from persim_lightning.cli.benchmark import benchmark_command
 from tests.conftest import ROOT
 
 FAKES = "tests.benchmark.fakes"

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from persim_lightning.benchmark import cluster
-from persim_lightning.benchmark_command import benchmark_command
+from persim_lightning.cli.benchmark import benchmark_command
 from persim_lightning.errors import ConfigurationError
 from tests.benchmark.grids import METHODS, options, result_of, run_grid, write_grid
 

@@ -14,7 +14,7 @@ from persim_lightning.benchmark.scores import (
     method_scores,
     on_same_episodes,
 )
-from persim_lightning.benchmark.summary import summarise, summary_lines
+from persim_lightning.benchmark.summary import summarize, summary_lines
 from persim_lightning.benchmark.tables import prediction_table, return_table, simulated_data_table
 
 LABELS = {
@@ -76,7 +76,7 @@ RESULTS = [
 
 
 def test_counts():
-    counts = summarise(method_scores(RESULTS))
+    counts = summarize(method_scores(RESULTS))
     standing = {name: counts["return"][name] for name in ("cells", "best", "alone", "best_or_within_std")}
     assert standing == {"cells": 4, "best": 2, "alone": 1, "best_or_within_std": 3}
     # One seed tells no spread of errors, and a prediction that diverged is never the best.
@@ -91,21 +91,21 @@ def test_returns_are_compared_over_episodes_that_both_have_played():
     rival = cell("bcq-a", [[5.0, 4.0], [5.0, 5.0], [3.0, 8.0], [0.0, 0.0]])
     scores = method_scores([ours, rival])
     assert on_same_episodes(*scores, 0) == (Score(5.0, 0.0), Score(4.5, 0.5))
-    counts = summarise(scores)
+    counts = summarize(scores)
     expected = {"cells": 4, "best": 2, "alone": 1, "best_or_within_std": 3}
     assert counts["return_on_same_episodes"] == {**expected, "environments": {"cartpole": expected}}
     assert counts["return"]["best"] == 2
     other_seed = cell("bcq-a", [[9.0]] * 4, seed=1)
     apart = method_scores([ours, other_seed])
     assert on_same_episodes(*apart, 0) is None
-    assert summarise(apart)["return_on_same_episodes"]["cells"] == 0
+    assert summarize(apart)["return_on_same_episodes"]["cells"] == 0
     two = method_scores([ours, cell("persim", [[7.0]] * 4, seed=1), rival, other_seed])
     assert on_same_episodes(*two, 0) == (Score(6.0, 1.0), Score(6.75, 2.25))
 
 
 def test_counts_in_words():
     scores = method_scores(RESULTS)
-    error, returned, same, simulated = summary_lines(summarise(scores), scores)
+    error, returned, same, simulated = summary_lines(summarize(scores), scores)
     assert error.startswith(
         "PerSim has the lowest prediction error, alone or shared, on 2 of 4 (data set, agent) pairs"
     )

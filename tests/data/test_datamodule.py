@@ -8,7 +8,8 @@ import torch
 
 from persim_lightning.data.batches import ChunkedBatches, TransitionGather, ValidationBatches
 from persim_lightning.data.datamodule import open_data
-from persim_lightning.data.table import trajectories_from_table, write_table
+from persim_lightning.data.tables.canonical import trajectories_from_table
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.types import Schema

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from persim_lightning.data.table import trajectories_from_table
+from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.data.windows import WindowGather
 from persim_lightning.types import Schema
 

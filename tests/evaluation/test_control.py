@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from persim_lightning.data.behavior import RandomPolicy
-from persim_lightning.data.episodes import play
+from persim_lightning.data.collecting.behavior import RandomPolicy
+from persim_lightning.data.collecting.episodes import play
 from persim_lightning.envs import ENVIRONMENTS, get_environment
 from persim_lightning.envs.mountain_car import dynamics
 from persim_lightning.errors import ConfigurationError
@@ -51,7 +51,7 @@ def covariates_of(environment, count):
 
 @pytest.mark.parametrize(("name", "least"), [("mountaincar", -150), ("cartpole", 195)])
 def test_planning_on_the_true_dynamics_by_the_shipped_settings(name, least):
-    """The default agent, twice: far better than any shipped behaviour policy."""
+    """The default agent, twice: far better than any shipped behavior policy."""
     environment = get_environment(name)
     settings = PlanningSettings.load(ROOT / f"conf/planning/{name}.yaml")
     agent = torch.tensor([environment.default_agent], dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_planning_on_the_true_dynamics_by_the_shipped_settings(name, least):
 def test_cheetah_runs_forward_on_its_true_dynamics():
     environment = get_environment("halfcheetah")
     agent = torch.tensor([environment.default_agent], dtype=torch.float64)
-    settings = PlanningSettings(ICEM(plans=30, rounds=2, elites=6, colour=2.0), horizon=15)
+    settings = PlanningSettings(ICEM(plans=30, rounds=2, elites=6, color=2.0), horizon=15)
     planned = play(environment, true_mpc(environment, agent, settings), agent, 60, seed=0)
     still = play(environment, lambda states, _: torch.zeros(len(states), 6, dtype=torch.float64), agent, 60, seed=0)
     assert planned.returns > still.returns + 20

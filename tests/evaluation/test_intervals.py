@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from persim_lightning.data.user_table import read_like
+from persim_lightning.data.tables.user import read_like
 from persim_lightning.evaluation.intervals import calibrate, coverage
 from tests.rooms import rooms
 

@@ -16,13 +16,13 @@ from tests.rooms import TARGET, following
 
 # Advice on ranges, which are here what was recorded, and unknown for states.
 @pytest.mark.filterwarnings("error", "ignore:.*Box observation space:UserWarning", "ignore:.*symmetric and normalized")
-@pytest.mark.parametrize("kind", ["switched", "dialled"])
+@pytest.mark.parametrize("kind", ["switched", "dialed"])
 def test_gymnasium_finds_nothing_to_complain_of(kind, request):
     environment = gymnasium.make(AGENT_ID, simulator=request.getfixturevalue(kind), agent=3)
     check_env(environment.unwrapped)
 
 
-@pytest.mark.parametrize("kind", ["switched", "dialled"])
+@pytest.mark.parametrize("kind", ["switched", "dialed"])
 def test_an_episode_is_the_rollout_of_its_agent(kind, request):
     simulator = request.getfixturevalue(kind)
     environment = AgentEnv(simulator, 5, max_steps=12)
@@ -38,7 +38,7 @@ def test_an_episode_is_the_rollout_of_its_agent(kind, request):
         ends.append(truncated)
     assert len(actions) == 12
     columns = np.array(actions)
-    if kind == "dialled":  # heat, eco, max: the larger indicator counts
+    if kind == "dialed":  # heat, eco, max: the larger indicator counts
         columns = {"heater": columns[:, 0], "mode": np.where(columns[:, 2] > columns[:, 1], "max", "eco").tolist()}
     expected = simulator.rollout(5, start, columns).mean
     np.testing.assert_allclose(np.array(seen), expected, rtol=1e-5)

@@ -22,7 +22,7 @@ def population(kind, num_actions, wall=torch.inf):
 
 @pytest.mark.parametrize(("kind", "num_actions", "wall"), [("cp", 3, 0.5), ("tucker", None, torch.inf)])
 def test_onnxruntime_steps_as_torch_does(kind, num_actions, wall, tmp_path):
-    """Discrete and continuous actions, angles, walls, both factorisations; any number of rows."""
+    """Discrete and continuous actions, angles, walls, both factorizations; any number of rows."""
     fitted = population(kind, num_actions, wall)
     path = export_onnx(fitted, 4, tmp_path / "agent.onnx")
     session = onnxruntime.InferenceSession(str(path))

@@ -15,7 +15,7 @@ def same(one, two):
     return all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("state", "action", "delta", "offsets"))
 
 
-@pytest.mark.parametrize("kind", ["switched", "dialled"])
+@pytest.mark.parametrize("kind", ["switched", "dialed"])
 def test_trajectories_follow_their_agents_simulators(kind, request):
     simulator = request.getfixturevalue(kind)
     made = simulated_trajectories(simulator, [7, 2], 3, seed=1, max_steps=20, start="any")
@@ -32,7 +32,7 @@ def test_trajectories_follow_their_agents_simulators(kind, request):
     assert not same(made, simulated_trajectories(simulator, [7, 2], 3, seed=2, max_steps=20, start="any"))
     alone = simulated_trajectories(simulator, [2], 3, seed=1, max_steps=20, start="any")
     assert torch.equal(alone.state, made.state[63:])
-    if kind == "dialled":
+    if kind == "dialed":
         indicators = made.action[:20, 1:]
         assert (indicators.sum(1) == 1).all()
         assert ((indicators == 0) | (indicators == 1)).all()

@@ -73,7 +73,7 @@ def test_tensorly_tensor_equals_the_ensemble_mean(kind, num_actions):
 @torch.no_grad()
 @pytest.mark.parametrize("wall", [torch.inf, 0.6])
 @pytest.mark.parametrize(("kind", "num_actions"), KINDS)
-def test_personalised_simulator_equals_the_plain_path(kind, num_actions, wall):
+def test_personalized_simulator_equals_the_plain_path(kind, num_actions, wall):
     simulator = random_simulator(kind, num_actions, wall)
     states, actions = torch.randn(9, 3), random_actions(num_actions, 9, 6)
     for agent in (0, 5):
@@ -142,7 +142,7 @@ def test_agents_start_as_copies_of_one_another():
     assert torch.equal(fresh.table(), torch.ones(2, 7, 3))
 
 
-def test_unknown_factorisation_and_unequal_cp_ranks():
+def test_unknown_factorization_and_unequal_cp_ranks():
     with pytest.raises(ConfigurationError, match="choose cp or tucker"):
         build_factorization("svd", 1, Ranks(2, 2, 2))
     with pytest.raises(ConfigurationError, match="one rank"):

@@ -7,7 +7,7 @@ from persim_lightning.planning.actions import Box, Discrete
 from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.mppi import MPPI
-from persim_lightning.planning.noise import coloured
+from persim_lightning.planning.noise import colored
 from persim_lightning.planning.planner import Problem, evaluate
 from persim_lightning.planning.shooting import RandomShooting
 
@@ -15,7 +15,7 @@ HORIZON = 6
 PLANNERS = {
     "shooting": RandomShooting(plans=4000),
     "cem": CEM(plans=200, rounds=8, elites=20),
-    "icem": ICEM(plans=200, rounds=8, elites=20, colour=0.5),
+    "icem": ICEM(plans=200, rounds=8, elites=20, color=0.5),
     "mppi": MPPI(plans=200, rounds=8, temperature=0.2),
 }
 # Three problems with targets of their own: alternating, constant, and one change.
@@ -135,8 +135,8 @@ def test_scores_are_finite_or_minus_infinity():
 
 @pytest.mark.parametrize("steps", [30, 31])
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
-def test_coloured_noise_has_unit_variance_and_the_named_spectrum(exponent, steps):
-    noise = coloured(torch.randn(20_000, steps, 1, generator=torch.Generator().manual_seed(0)), exponent)
+def test_colored_noise_has_unit_variance_and_the_named_spectrum(exponent, steps):
+    noise = colored(torch.randn(20_000, steps, 1, generator=torch.Generator().manual_seed(0)), exponent)
     assert (noise.var(0) - 1).abs().max() < 0.06
     power = torch.fft.rfft(noise[..., 0], dim=1).abs().square().mean(0)[1 : steps // 2]
     frequency = torch.arange(1, steps // 2).float()

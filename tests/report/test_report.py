@@ -9,10 +9,10 @@ import pytest
 from selenium.webdriver.support.ui import Select
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.cli import fit
-from persim_lightning.data.table import write_table
+from persim_lightning.cli.report import report_command
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.errors import ConfigurationError, PersimError
-from persim_lightning.report_command import report_command
+from persim_lightning.runs.fit import fit
 from tests.conftest import ROOT
 from tests.rooms import rooms
 

@@ -28,7 +28,7 @@ def script(opened, tmp_path):
     [("cp", 3, torch.inf), ("cp", None, 0.6), ("tucker", 3, 0.6), ("tucker", None, torch.inf)],
 )
 def test_rollouts_in_the_page_are_those_of_torch(kind, num_actions, wall, script):
-    """Angles, walls, discrete and continuous actions, both factorisations."""
+    """Angles, walls, discrete and continuous actions, both factorizations."""
     simulator = random_simulator(kind, num_actions, wall)
     torch.manual_seed(0)
     agents, start, actions = torch.tensor([4, 1]), torch.tensor([0.3, -0.2, 0.5]), random_actions(num_actions, 6)
@@ -58,7 +58,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("pattern", list(CHOICES))
-@pytest.mark.parametrize("kind", ["switched", "dialled"])
+@pytest.mark.parametrize("kind", ["switched", "dialed"])
 def test_answers_have_the_mean_and_the_intervals_of_the_python_api(kind, pattern, script, request):
     simulator = request.getfixturevalue(kind)
     data = json.loads(json.dumps(what_if_data(simulator, (7, 2), 0.9)))

@@ -1,7 +1,7 @@
-"""The construction that proves PerSim's Theorem 1: round latent features to the centres of a δ-cover.
+"""The construction that proves PerSim's Theorem 1: round latent features to the centers of a δ-cover.
 
-If Δs_d(n, s, a) = f_d(θ_n, s, ω_a) with f_d L-Lipschitz in the latent features, rounding θ and ω to centres within δ
-gives a sum of (agent centres · action centres) products, hence low rank, with an error of at most 2Lδ
+If Δs_d(n, s, a) = f_d(θ_n, s, ω_a) with f_d L-Lipschitz in the latent features, rounding θ and ω to centers within δ
+gives a sum of (agent centers · action centers) products, hence low rank, with an error of at most 2Lδ
 (https://arxiv.org/abs/2102.06961, appendix).
 """
 
@@ -14,25 +14,25 @@ import numpy as np
 
 
 class Cover(NamedTuple):
-    """Points rounded to centres.
+    """Points rounded to centers.
 
     Attributes
     ----------
-    centres : ndarray, shape (K, d)
+    centers : ndarray, shape (K, d)
     member : ndarray, shape (P,), int
-        Centre of each point.
+        Center of each point.
     """
 
-    centres: np.ndarray
+    centers: np.ndarray
     member: np.ndarray
 
     def indicators(self) -> np.ndarray:
-        """Factor matrix (P, K): one where the point belongs to the centre."""
-        return np.eye(len(self.centres))[self.member]
+        """Factor matrix (P, K): one where the point belongs to the center."""
+        return np.eye(len(self.centers))[self.member]
 
 
 def cover(points: np.ndarray, delta: float) -> Cover:
-    """Cells of side 2δ: every point lies within δ of its cell's centre in the maximum norm.
+    """Cells of side 2δ: every point lies within δ of its cell's center in the maximum norm.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class CoveringApproximation(NamedTuple):
     Attributes
     ----------
     rank : int
-        Number of products: agent centres times action centres.
+        Number of products: agent centers times action centers.
     agents, actions : ndarray, shapes (N, rank), (A, rank)
     states : ndarray, shape (S, rank)
     """
@@ -83,10 +83,10 @@ def covering_approximation(
     delta : float
     """
     theta, omega = cover(agents, delta), cover(actions, delta)
-    count_agent, count_action = len(theta.centres), len(omega.centres)
+    count_agent, count_action = len(theta.centers), len(omega.centers)
     pairs_agent = np.repeat(np.arange(count_agent), count_action)
     pairs_action = np.tile(np.arange(count_action), count_agent)
-    values = f(theta.centres[pairs_agent], states[:, None], omega.centres[pairs_action])
+    values = f(theta.centers[pairs_agent], states[:, None], omega.centers[pairs_action])
     return CoveringApproximation(
         len(pairs_agent), theta.indicators()[:, pairs_agent], values, omega.indicators()[:, pairs_action]
     )

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from persim_lightning.data.table import load_trajectories, write_table
+from persim_lightning.data.tables.canonical import load_trajectories
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.envs.mountain_car import FORCE
 from persim_lightning.models.ensemble import select_members

@@ -24,11 +24,11 @@ def full(agents, states, actions):
     return latent_model(agents[:, None, None], states[None, :, None], actions[None, None])
 
 
-def test_every_point_is_within_delta_of_its_centre():
+def test_every_point_is_within_delta_of_its_center():
     points = np.random.default_rng(1).normal(size=(500, 3))
     for delta in (0.5, 0.1):
         covered = cover(points, delta)
-        assert np.abs(points - covered.centres[covered.member]).max() <= delta + 1e-12
+        assert np.abs(points - covered.centers[covered.member]).max() <= delta + 1e-12
         assert (covered.indicators().sum(1) == 1).all()
 
 
@@ -56,9 +56,9 @@ def test_error_falls_with_rank_as_predicted(latents):
 
 
 def test_discrete_actions_cost_a_factor_of_their_number(latents):
-    """Finitely many action features are their own centres, up to δ: the error is then the agents' alone."""
+    """Finitely many action features are their own centers, up to δ: the error is then the agents' alone."""
     agents, states, _ = latents
-    # Centres of cells of side 0.1, so that rounding moves no action.
+    # Centers of cells of side 0.1, so that rounding moves no action.
     actions = np.array([[0.05], [0.45], [0.85]])
     approximation = covering_approximation(latent_model, agents, states, actions, 0.05)
     assert approximation.rank == 10 * 3

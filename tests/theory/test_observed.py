@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from persim_lightning.data.table import load_trajectories, write_table
+from persim_lightning.data.tables.canonical import load_trajectories
+from persim_lightning.data.tables.sources import write_table
 from persim_lightning.theory.observed import observed_curve, visited_cells
 from persim_lightning.types import Schema
 

@@ -1,4 +1,4 @@
-"""Training behaviour policies: a short one on CartPole through the command, and what it refuses."""
+"""Training behavior policies: a short one on CartPole through the command, and what it refuses."""
 
 import json
 import sys
@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from persim_lightning.data.episodes import play
-from persim_lightning.data.policies import load_policy
+from persim_lightning.data.collecting.episodes import play
+from persim_lightning.data.collecting.policies import load_policy
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.training import behavior_policy

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from persim_lightning.data.columns import TableColumns
-from persim_lightning.data.user_table import user_trajectories
+from persim_lightning.data.tables.columns import TableColumns
+from persim_lightning.data.tables.user import user_trajectories
 from persim_lightning.training.outcomes import fit_outcomes, outcomes_of
 
 

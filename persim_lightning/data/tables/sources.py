@@ -1,0 +1,98 @@
+"""Tables from wherever they come: files, data frames, dicts of columns, Minari data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from persim_lightning.data.tables.minari import minari_table, open_minari
+from persim_lightning.errors import TableError
+from persim_lightning.support.files import atomic_write
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a Parquet or CSV file, or a Minari data set: its folder, or its file `main_data.hdf5`.
+
+    Raises
+    ------
+    TableError
+        If the file is missing, has another suffix, cannot be parsed, or is empty.
+    """
+    if path.is_dir() or (path.suffix == ".hdf5" and path.is_file()):
+        return minari_table(open_minari(path), str(path))
+    readers = {".parquet": pq.read_table, ".csv": _read_csv}
+    if path.suffix not in (*readers, ".hdf5"):
+        raise TableError(
+            f"{path}: tables are read from .parquet or .csv files and Minari data sets, not '{path.suffix}'"
+        )
+    if not path.is_file():
+        raise TableError(f"{path}: no such file")
+    try:
+        table = readers[path.suffix](path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: not a readable {path.suffix[1:]} file ({str(error).splitlines()[0]})") from error
+    if table.num_rows == 0:
+        raise TableError(f"{path}: the table has no rows")
+    return table
+
+
+def _read_csv(path: Path) -> pa.Table:
+    """An empty cell is no value in columns of text, either."""
+    options = pa.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+    return pa.csv.read_csv(path, convert_options=options)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet or CSV file, whole or not at all."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise TableError(f"{path}: tables are written to .parquet or .csv files, not '{path.suffix}'")
+    with atomic_write(path) as temporary:
+        if path.suffix == ".csv":
+            pa.csv.write_csv(table, temporary)
+        else:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
+    """An Arrow table from a user's data, and what to call it in errors.
+
+    Parameters
+    ----------
+    source : path, pyarrow.Table, pandas or polars DataFrame, dict of columns, or minari.MinariDataset
+        A path names a .parquet or .csv file, or the folder of a Minari data set. Data frames need
+        nothing installed beside themselves.
+    name : str
+        What to call it where it is no file.
+
+    Raises
+    ------
+    TableError
+        If it is none of these, or holds no rows.
+    """
+    if isinstance(source, str | Path):
+        return read_table(Path(source)), str(source)
+    try:
+        if isinstance(source, pa.Table):
+            table = source
+        elif hasattr(source, "iterate_episodes"):
+            table = minari_table(source, name)
+        elif isinstance(source, Mapping):
+            table = pa.table(dict(source))
+        elif hasattr(source, "__arrow_c_stream__"):
+            table = pa.table(source)
+        else:
+            kind = f"{type(source).__module__}.{type(source).__qualname__}"
+            raise TableError(
+                f"{name}: give a path, a pyarrow table, a pandas or polars data frame, a Minari data set "
+                f"or a dict of columns, not {kind}"
+            )
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise TableError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
+    if not table.num_rows:
+        raise TableError(f"{name}: the table has no rows")
+    return table, name

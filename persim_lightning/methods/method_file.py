@@ -1,0 +1,44 @@
+"""Methods as their YAMLs describe them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.methods.contract import Method
+
+
+def build_method(values: dict[str, Any], source: str) -> Method:
+    """A method from what its YAML holds, such as conf/methods/persim.yaml.
+
+    Parameters
+    ----------
+    values : dict
+        `class_path` and `init_args`.
+    source : str
+        Names it in errors.
+
+    Raises
+    ------
+    ConfigurationError
+        If it says something unknown.
+    """
+    unknown = [name for name in values if name not in ("class_path", "init_args")]
+    if unknown or "class_path" not in values:
+        found = f"unknown key '{unknown[0]}'" if unknown else "no class_path"
+        raise ConfigurationError(f"{source}: {found}: the YAML of a method holds class_path and init_args")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--method", type=Method, required=True)
+    try:
+        method = parser.instantiate(parser.parse_object({"method": values})).method
+    except (ArgumentError, TypeError, ValueError, PersimError) as error:
+        # jsonargparse wraps whatever a constructor raises.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PersimError):
+            cause = cause.__cause__ or cause.__context__
+        told = " ".join(str(cause or error).split()).removeprefix('Parser key "method": ')
+        raise ConfigurationError(f"{source}: {told}") from error
+    assert isinstance(method, Method)
+    return method

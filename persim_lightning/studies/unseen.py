@@ -1,0 +1,143 @@
+"""Unseen agents: error against the number of rows that an agent is adapted to, and with its covariates.
+
+(PerSim, section 6 and appendix; https://arxiv.org/abs/2102.06961.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from persim_lightning.adaptation.extend import extend_population
+from persim_lightning.adaptation.posterior import population_prior
+from persim_lightning.api.simulator import PersonalizedSimulator
+from persim_lightning.data.tables.canonical import load_trajectories
+from persim_lightning.data.tables.sources import read_table, write_table
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.envs import ENVIRONMENTS
+from persim_lightning.evaluation.prediction import score_predictions
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.studies.runs import fit_or_reuse
+from persim_lightning.support.files import atomic_write, markdown_table, read_json, write_json
+from persim_lightning.support.terminal import print_table
+
+ROWS = (5, 10, 20, 50)
+# What both fits leave out: neither the theorem's check nor W&B tells anything here.
+_QUICK = ("--check_theorem", "false", "--wandb", "disabled")
+
+
+@dataclass(frozen=True)
+class UnseenScores:
+    """Scores of the test agents when they are known in one way.
+
+    Attributes
+    ----------
+    known_by : str
+    rmse, r2 : list of float
+        Mean RMSE and median R² of 50-step rollouts, by agent.
+    milliseconds : float or None
+        Wall time of adapting to all of them.
+    """
+
+    known_by: str
+    rmse: list[float]
+    r2: list[float]
+    milliseconds: float | None
+
+
+def unseen_command(args: list[str] | None = None) -> None:
+    """Fit a population without its test agents, adapt to them from a few rows or covariates, and score them."""
+    parser = argparse.ArgumentParser(
+        prog="unseen.py",
+        description=f"{unseen_command.__doc__} Example: python tools/unseen.py --env mountaincar",
+    )
+    parser.add_argument("--env", required=True, choices=list(ENVIRONMENTS))
+    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of ENV.yaml (default: %(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of data sets (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/unseen"), help="run folders (default: %(default)s)")
+    parser.add_argument("options", nargs="*", help="further options of tools/fit.py for both runs, after --")
+    given = parser.parse_args(args)
+    options = ["--data.root", str(given.root), *_QUICK, *given.options]
+    scores = unseen_study(given.env, given.conf / f"{given.env}.yaml", given.runs, options)
+    headings = ["known by", *(f"agent {index}" for index in range(len(scores[0].rmse))), "ms to adapt"]
+    rows = [
+        [
+            own.known_by,
+            *(f"{rmse:.3g} ({r2:.3f})" for rmse, r2 in zip(own.rmse, own.r2, strict=True)),
+            "" if own.milliseconds is None else f"{own.milliseconds:.0f}",
+        ]
+        for own in scores
+    ]
+    title = f"{given.env}: mean RMSE (median R²) of 50-step rollouts of unseen agents"
+    print_table(title, headings, rows)
+    page, values = (given.runs / f"unseen-{given.env}{suffix}" for suffix in (".md", ".json"))
+    with atomic_write(page) as temporary:
+        temporary.write_text("\n".join([title, "", *markdown_table(headings, rows)]) + "\n")
+    write_json([asdict(own) for own in scores], values)
+    print(f"wrote {page}, {values}")
+
+
+def unseen_study(environment: str, config: Path, runs: Path, options: Sequence[str]) -> list[UnseenScores]:
+    """Score the test agents as agents that training has not seen, beside a simulator that was trained on them.
+
+    Parameters
+    ----------
+    environment : str
+    config : Path
+    runs : Path
+        Folder of the two runs; finished ones are kept.
+    options : sequence of str
+        Of `tools/fit.py`, for both runs.
+    """
+    whole = fit_or_reuse(runs / f"{environment}-all", config, list(options))
+    files = read_json(whole / "provenance.json")["data"]
+    trained = PersonalizedSimulator.load(whole)
+    test = load_trajectories(Path(files["test_path"]), trained.schema)
+    ids = pa.array(test.agent_ids)
+    table, covariates = read_table(Path(files["path"])), read_table(Path(files["agents_path"]))
+    seen_path = runs / f"{environment}-without-test-agents.parquet"
+    write_table(table.filter(pc.invert(pc.is_in(table["agent"], ids))), seen_path)
+    own = ["--data.path", str(seen_path), "--data.agents_path", files["agents_path"]]
+    simulator = PersonalizedSimulator.load(fit_or_reuse(runs / f"{environment}-unseen", config, [*options, *own]))
+    rows = table.filter(pc.is_in(table["agent"], ids))
+    new = covariates.filter(pc.is_in(covariates["agent"], ids))
+    known = covariates.filter(pc.invert(pc.is_in(covariates["agent"], ids)))
+
+    def adapt(count: int) -> PersonalizedSimulator:
+        """To so many transitions of every agent."""
+        return simulator.adapt(rows.filter(pc.less_equal(rows["t"], count)))
+
+    def adapt_both(count: int) -> PersonalizedSimulator:
+        return simulator.adapt(rows.filter(pc.less_equal(rows["t"], count)), new, known)
+
+    def mean_agents() -> PersonalizedSimulator:
+        prior = population_prior(simulator.population.simulator.agent_encoder.table().detach())
+        factors = prior.mean.expand(-1, len(test.agent_ids), -1)
+        extended = extend_population(simulator.population, test.agent_ids, factors)
+        return PersonalizedSimulator(extended, simulator.trajectories)
+
+    ways: dict[str, Callable[[], PersonalizedSimulator]] = {"nothing": mean_agents}
+    ways |= {f"{count} rows": partial(adapt, count) for count in ROWS}
+    ways["all its rows"] = partial(simulator.adapt, rows)
+    ways["covariates"] = partial(simulator.adapt, covariates=new, known_covariates=known)
+    ways |= {f"covariates, {count} rows": partial(adapt_both, count) for count in ROWS}
+    scores = []
+    for known_by, make in ways.items():
+        start = time.perf_counter()
+        adapted = make()
+        scores.append(_score(known_by, adapted.population, test, 1000 * (time.perf_counter() - start)))
+    return [*scores, _score("training on all its rows", trained.population, test, None)]
+
+
+def _score(known_by: str, population: FittedPopulation, test: Trajectories, milliseconds: float | None) -> UnseenScores:
+    scores = score_predictions(population.simulator, population.index(test.agent_ids), test)
+    records = scores.to_records(test.agent_ids)
+    rmse, r2 = ([record[name] for record in records] for name in ("rmse", "r2"))
+    return UnseenScores(known_by, rmse, r2, milliseconds)
