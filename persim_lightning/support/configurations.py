@@ -1,0 +1,59 @@
+"""The configurations that ship with the package, found by name or by path from any folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from persim_lightning.errors import ConfigurationError
+
+
+def shipped_folder() -> Path:
+    """Folder of the shipped YAMLs: in the installed package, or at the top of a checkout.
+
+    Raises
+    ------
+    ConfigurationError
+        If the installation has none.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "table.yaml").is_file():
+            return folder
+    raise ConfigurationError(f"{package / 'conf'}: no such folder; the installation is incomplete")
+
+
+def find_configuration(name: str | Path, kind: str = "", folder: Path | None = None) -> Path:
+    """Path of a configuration.
+
+    Parameters
+    ----------
+    name : str or Path
+        A path to a YAML, or the name of one in `folder`, such as `mountaincar`. A file wins over a name, and a
+        note says so.
+    kind : str
+        Subfolder: `planning`, `methods`, `benchmark` or `policies`; empty for fits.
+    folder : Path, optional
+        Where names are looked up; the shipped configurations by default.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is none; lists the names that exist.
+    """
+    path = Path(name)
+    names = configuration_names(kind, folder)
+    if path.is_file():
+        if str(name) in names:
+            print(f"note: using the file {path.absolute()}, not the configuration of this name", file=sys.stderr)
+        return path
+    if str(name) in names:
+        return (folder or shipped_folder()) / kind / f"{name}.yaml"
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise ConfigurationError(f"{path}: no such file; configurations by name: {', '.join(names)}")
+    raise ConfigurationError(f"no configuration '{name}': choose from {', '.join(names)}, or give the path of a YAML")
+
+
+def configuration_names(kind: str = "", folder: Path | None = None) -> list[str]:
+    """Names of the configurations of a kind, sorted."""
+    return sorted(path.stem for path in ((folder or shipped_folder()) / kind).glob("*.yaml"))
