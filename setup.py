@@ -10,7 +10,8 @@ REPORT = ["plotly>=6"]
 BASELINES = ["d3rlpy==2.8.0", "stable-baselines3>=2.6", "sb3-contrib>=2.6"]
 CLUSTER = ["ray>=2.40"]
 TEST = [
-    *("pytest>=8", "pytest-xdist>=3.6", "pandas>=2.2", "polars>=1.3", "onnxruntime>=1.20", "selenium>=4.20"),
+    *("pytest>=8", "pytest-cov>=6", "pytest-xdist>=3.6", "setuptools>=70"),
+    *("pandas>=2.2", "polars>=1.3", "onnxruntime>=1.20", "selenium>=4.20"),
     *(*POLICIES, *VIDEO, *INTEROP, *REPORT, *BASELINES, *CLUSTER),
 ]
 
@@ -18,14 +19,18 @@ setup(
     name="persim-lightning",
     version="0.1.0",
     description="Personalized simulators of many agents from one trajectory each: PerSim on Lightning",
-    long_description=Path(__file__).with_name("README.md").read_text(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
-    packages=find_packages(include=["persim_lightning", "persim_lightning.*"]),
+    packages=[*find_packages(include=["persim_lightning", "persim_lightning.*"]), "persim_lightning.conf"],
+    # The configurations lie at the top of the checkout, and in the installed package.
+    package_dir={"persim_lightning.conf": "conf"},
     package_data={
         "persim_lightning": ["policies/*.safetensors", "policies/*.json", "py.typed"],
+        "persim_lightning.conf": ["*.yaml", "*/*.yaml"],
         "persim_lightning.report": ["*.html", "*.css", "*.js"],
     },
+    entry_points={"console_scripts": ["persim = persim_lightning.cli.main:main"]},
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.6",
@@ -39,6 +44,7 @@ setup(
         "mujoco>=3.2",
         "numpy>=2",
         "pyarrow>=16",
+        "pyyaml>=6",
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "matplotlib>=3.9",

@@ -1,13 +1,6 @@
-"""See `python tools/collect.py --help`."""
+"""`persim collect` from a checkout: `python tools/collect.py --help`."""
 
-from persim_lightning.cli.commands import collect_command
-from persim_lightning.runs.fit import one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    collect_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("collect")

@@ -1,13 +1,6 @@
-"""See `python tools/export.py --help`."""
+"""`persim export` from a checkout: `python tools/export.py --help`."""
 
-from persim_lightning.cli.export import export_command
-from persim_lightning.runs.fit import one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    export_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("export")

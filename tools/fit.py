@@ -1,12 +1,6 @@
-"""Fit a personalized simulator of every agent: `python tools/fit.py --config conf/mountaincar.yaml`."""
+"""`persim fit` from a checkout: `python tools/fit.py --config conf/mountaincar.yaml`."""
 
-from persim_lightning.runs.fit import fit, one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    fit()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("fit")

@@ -1,13 +1,6 @@
-"""See `python tools/report.py --help`."""
+"""`persim report` from a checkout: `python tools/report.py --help`."""
 
-from persim_lightning.cli.report import report_command
-from persim_lightning.runs.fit import one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    report_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

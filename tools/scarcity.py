@@ -1,13 +1,6 @@
-"""See `python tools/scarcity.py --help`."""
+"""`persim scarcity` from a checkout: `python tools/scarcity.py --help`."""
 
-from persim_lightning.runs.fit import one_line_errors
-from persim_lightning.studies.scarcity import scarcity_command
-
-
-@one_line_errors
-def main() -> None:
-    scarcity_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("scarcity")

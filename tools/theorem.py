@@ -1,13 +1,6 @@
-"""See `python tools/theorem.py --help`."""
+"""`persim theorem` from a checkout: `python tools/theorem.py --help`."""
 
-from persim_lightning.cli.theorem import theorem_command
-from persim_lightning.runs.fit import one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    theorem_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("theorem")

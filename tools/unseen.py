@@ -1,13 +1,6 @@
-"""See `python tools/unseen.py --help`."""
+"""`persim unseen` from a checkout: `python tools/unseen.py --help`."""
 
-from persim_lightning.runs.fit import one_line_errors
-from persim_lightning.studies.unseen import unseen_command
-
-
-@one_line_errors
-def main() -> None:
-    unseen_command()
-
+from persim_lightning.cli.main import run
 
 if __name__ == "__main__":
-    main()
+    run("unseen")

@@ -26,8 +26,8 @@ from persim_lightning.benchmark.wandb_tables import log_tables
 from persim_lightning.data.collecting.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import FitInterruptedError, PersimError
-from persim_lightning.runs.fit import wandb_mode
 from persim_lightning.support.files import atomic_write, check_writable, write_json
+from persim_lightning.support.wandb import wandb_mode
 
 
 def benchmark_command(args: list[str] | None = None) -> None:

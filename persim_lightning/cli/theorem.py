@@ -1,4 +1,4 @@
-"""The command `tools/theorem.py`."""
+"""`persim theorem`."""
 
 from __future__ import annotations
 
@@ -10,66 +10,49 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.data.collecting.behavior import DATASETS
-from persim_lightning.data.collecting.collect import ensure_training_data
-from persim_lightning.data.tables.canonical import load_trajectories
-from persim_lightning.data.tables.covariates import load_covariates
-from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.envs import ENVIRONMENTS, Environment, get_environment
-from persim_lightning.evaluation.fitted_run import FittedRun
-from persim_lightning.models.population import FittedPopulation
-from persim_lightning.support.files import check_writable
+from persim_lightning.envs import ENVIRONMENTS
+from persim_lightning.runs.theorem import TheoremSubject, check
+from persim_lightning.support.parsing import CommandParser
 from persim_lightning.support.terminal import print_table
-from persim_lightning.theory.check import AgentFacts, check_theorem
-from persim_lightning.theory.report import write_check
-from persim_lightning.theory.sample import sample_cells
 from persim_lightning.theory.summary import summary
-from persim_lightning.theory.tensors import state_grid
+
+# Only with --env: a run has data of its own.
+_ENVIRONMENT_DEFAULTS = {"dataset": "random", "agents": 500, "root": Path("data")}
 
 
-def theorem_command(args: list[str] | None = None) -> None:
+def main(arguments: list[str]) -> None:
     """Check the low-rank theorem: on a fitted run beside the true dynamics, or on an environment alone."""
-    parser = argparse.ArgumentParser(
-        prog="theorem.py",
-        description=f"{theorem_command.__doc__} Example: python tools/theorem.py --env cartpole --grid 5",
+    parser = CommandParser(
+        prog="persim theorem",
+        description=f"{main.__doc__} Example: persim theorem --env cartpole --grid 5",
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", type=Path, help="run folder of tools/fit.py")
-    what.add_argument("--env", choices=list(ENVIRONMENTS), help="an environment: no simulator, the truth alone")
+    subject = parser.add_mutually_exclusive_group(required=True)
+    subject.add_argument("--run", type=Path, help="run folder of persim fit")
+    subject.add_argument("--env", choices=list(ENVIRONMENTS), help="an environment: the true dynamics, no simulator")
     parser.add_argument("--dataset", choices=DATASETS, help="with --env: whose states and actions (random)")
     parser.add_argument("--agents", type=PositiveInt, help="with --env: size of the population (500)")
     parser.add_argument("--root", type=Path, help="with --env: folder of data sets (data)")
     parser.add_argument(
-        "--grid", type=_grid, help="a grid of so many values of every state coordinate instead of recorded states"
+        "--grid", type=_grid, help="values of every state coordinate on a grid (default: recorded states)"
     )
     parser.add_argument("--seed", type=NonNegativeInt, default=0, help="which agents, states and actions are drawn")
     parser.add_argument("--threads", type=PositiveInt, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument(
-        "--out",
-        type=Path,
-        help="folder to write to (default: RUN, a folder in it with --grid or --seed, or in runs/)",
+        "--out", type=Path, help="folder to write to (default: RUN, a folder in it with --grid or --seed, or in runs/)"
     )
-    given = parser.parse_args(args)
-    if given.run is not None and (given.dataset or given.agents or given.root):
-        parser.error("--dataset, --agents and --root belong to --env: a run has data of its own")
-    folder = given.out or _folder(given)
-    check_writable(folder / "theorem.json")
-    torch.set_num_threads(given.threads)
+    args = parser.parse_args(arguments)
+    options = {name: getattr(args, name) for name in _ENVIRONMENT_DEFAULTS if getattr(args, name) is not None}
+    if args.run is not None and options:
+        parser.error("--dataset, --agents and --root are options of --env: a run has data of its own")
+    torch.set_num_threads(args.threads)
     start = time.monotonic()
-    environment, personalized, trajectories, agents = _subject(given)
-    facts = (
-        None
-        if agents is None
-        else AgentFacts(*load_covariates(agents, trajectories.agent_ids, trajectories.schema.agent))
-    )
-    sample = sample_cells(trajectories, given.seed)
-    if given.grid is not None:
-        low, high = trajectories.state.amin(0), trajectories.state.amax(0)
-        sample = sample._replace(states=state_grid(low, high, given.grid).float())
-    name = given.env or given.run.name
-    check = check_theorem(name, personalized, trajectories, environment, facts, sample)
-    written = write_check(check, folder)
-    if check.truth is not None:
-        curve = check.truth.merged
+    if args.run is not None:
+        checked = TheoremSubject.of_run(args.run)
+    else:
+        checked = TheoremSubject.of_environment(args.env, **{**_ENVIRONMENT_DEFAULTS, **options})
+    result, written = check(checked, args.out or _folder(args), args.grid, args.seed)
+    if result.truth is not None:
+        curve = result.truth.merged
         rows = [
             (str(rank), f"{cp:.2g}", f"{tucker:.2g}", f"{max(consistency, -100):.0f}", f"{converged} of {len(errors)}")
             for rank, cp, tucker, consistency, converged, errors in zip(
@@ -79,7 +62,7 @@ def theorem_command(args: list[str] | None = None) -> None:
         ]
         headings = ("rank", "CP error", "Tucker error", "core consistency (cut at -100)", "converged")
         print_table("best decompositions of the true tensor", headings, rows)
-    print(summary(check))
+    print(summary(result))
     print(f"{time.monotonic() - start:.0f} s; wrote {', '.join(map(str, written))}")
 
 
@@ -89,28 +72,13 @@ def _grid(text: str) -> int:
     return int(text)
 
 
-def _folder(given: argparse.Namespace) -> Path:
-    """What a run's own check wrote is not replaced by a check of other cells."""
-    name = "-".join(
-        ["theorem", *([given.env] if given.env else [])]
-        + ([f"grid{given.grid}"] if given.grid else [])
-        + ([f"seed{given.seed}"] if given.seed else [])
-    )
-    if given.run is None:
+def _folder(args: argparse.Namespace) -> Path:
+    """A check of other cells does not replace what the run's own check wrote."""
+    parts = ["theorem", *([args.env] if args.env else [])]
+    parts += [f"grid{args.grid}"] if args.grid else []
+    parts += [f"seed{args.seed}"] if args.seed else []
+    name = "-".join(parts)
+    if args.run is None:
         return Path("runs") / name
-    folder: Path = given.run
+    folder: Path = args.run
     return folder if name == "theorem" else folder / name
-
-
-def _subject(
-    given: argparse.Namespace,
-) -> tuple[Environment | None, FittedPopulation | None, Trajectories, Path | None]:
-    """Environment, simulator, trajectories, table of covariates."""
-    if given.run is not None:
-        run = FittedRun.load(given.run)
-        return run.environment, run.personalized, run.trajectories(), run.agents_path
-    environment = get_environment(given.env)
-    tables = ensure_training_data(
-        given.root or Path("data"), environment, given.dataset or "random", given.agents or 500, 0
-    )
-    return environment, None, load_trajectories(tables.table, environment.schema), tables.agents

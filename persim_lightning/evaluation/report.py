@@ -12,6 +12,7 @@ from persim_lightning.data.tables.user import read_like
 from persim_lightning.errors import PersimError
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.support.terminal import print_table
 
 
 def without_agents(personalized: FittedPopulation) -> FittedPopulation:
@@ -43,3 +44,13 @@ def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]
     except PersimError as error:
         raise PersimError(f"{path}: {error}") from error
     return score_predictions(personalized.simulator, population, test).to_records(test.agent_ids)
+
+
+def print_scores(records: list[dict[str, Any]], title: str) -> None:
+    """Print the prediction protocol's scores, one row per agent."""
+    rows = [
+        [str(record["agent"]), f"{record['rmse']:.5f}", f"{record['r2']:.4f}"]
+        + [str(record[name]) for name in ("scored", "short", "diverged")]
+        for record in records
+    ]
+    print_table(title, ("agent", "mean RMSE", "median R²", "episodes", "too short", "diverged"), rows)

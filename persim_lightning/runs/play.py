@@ -1,170 +1,127 @@
-"""The command `tools/plan.py`."""
+"""Plays MPC episodes of a run's agents in the real environment, and with the same planner on the true dynamics."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import yaml
-from jsonargparse.typing import NonNegativeInt, PositiveInt
 
-from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, return_cell, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
-from persim_lightning.evaluation.fitted_run import FittedRun, choose_agents
-from persim_lightning.models.population import WEIGHTS
-from persim_lightning.runs.fit import OneLineParser
+from persim_lightning.evaluation.fitted_run import FittedRun
+from persim_lightning.store.names import CONTROL, WEIGHTS
+from persim_lightning.store.work import State, Work
 from persim_lightning.support.files import check_writable, file_sha256, read_json, write_json
+from persim_lightning.support.parsing import choose_agents
 from persim_lightning.support.terminal import print_table
 
 PERSIM = "PerSim + MPC"
 TRUE_ENV = "True env + MPC"
-DESCRIPTION = """Play episodes in the real environment, planned on each agent's own simulator, beside the same planner
-on the true dynamics. Example: python tools/plan.py --run RUN --agents 0-4 --episodes 20"""
 
 
-class PlanRequest(NamedTuple):
-    """A parsed command line of `tools/plan.py`.
+@dataclass(frozen=True)
+class PlayRequest:
+    """What to play.
 
     Attributes
     ----------
     run : FittedRun
-    given : namespace
-        Options.
-    settings : PlanningSettings
-    described : dict
-        The settings as YAML holds them.
+    planning : dict
+        How to plan, as conf/planning/ENV.yaml holds it.
+    agents : str
+        Ids and ranges, such as `0-4,17`.
+    episodes : int
+        Of every agent.
+    seed : int
+        Of first states and planning noise.
+    true_env : bool
+        Whether to plan on the true dynamics, too.
+    out : Path, optional
+        JSON of the results (RUN/control.json by default); a picture is written beside it.
+    video : Path, optional
+        Film of the first episode, .gif or .mp4.
     """
 
     run: FittedRun
-    given: Any
-    settings: PlanningSettings
-    described: dict[str, Any]
+    planning: dict[str, Any]
+    agents: str = "0-4"
+    episodes: int = 20
+    seed: int = 0
+    true_env: bool = True
+    out: Path | None = None
+    video: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the results, ready for JSON."""
         return {
             "environment": self.run.real_environment().name,
             "simulator_sha256": file_sha256(self.run.folder / WEIGHTS),
-            **{name: self.given[name] for name in ("agents", "episodes", "seed", "true_env")},
-            "settings": self.described,
+            **{name: getattr(self, name) for name in ("agents", "episodes", "seed", "true_env")},
+            "settings": self.planning,
         }
 
     @property
-    def out(self) -> Path:
+    def results_path(self) -> Path:
         """JSON of the results."""
-        given: Path | None = self.given.out
-        return given or self.run.folder / "control.json"
+        return self.out or self.run.folder / CONTROL
 
 
-def plan_command(args: list[str] | None = None) -> None:
-    """Parse the command line of `tools/plan.py` and play."""
-    play_request(parse_request(args))
+def play(request: PlayRequest) -> dict[str, Any]:
+    """Play, print a table, write results and a picture.
 
-
-def parse_request(args: list[str] | None = None) -> PlanRequest:
-    """Parse the command line of `tools/plan.py`.
+    Returns
+    -------
+    dict
+        Method -> results, as :meth:`~persim_lightning.evaluation.control.ControlScores.to_dict` gives them.
 
     Raises
     ------
     PersimError
-        If the run or the settings cannot be read.
+        If an agent is unknown, the settings do not fit the environment, or a file cannot be written.
     """
-    # A user's reward may lie in the current folder, which is no script's own.
-    sys.path.append(str(Path.cwd()))
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--run", type=Path)
-    first.add_argument("--config")
-    early = first.parse_known_args(args)[0]
-    run = None if early.run is None else FittedRun.load(early.run)
-    parser = _parser(None if run is None else run.real_environment().name, early.config is not None)
-    given = parser.parse_args(args)
-    if run is None:
-        raise ConfigurationError("--run has to be given on the command line, not in a YAML")
-    if early.config is None and not Path(parser.default_config_files[0]).is_file():
-        raise ConfigurationError(f"{parser.default_config_files[0]}: no such file; say by --config how to plan")
-    instantiated = parser.instantiate(given)
-    settings = PlanningSettings(**{name: instantiated[name] for name in _setting_names()})
-    described = {name: value for name, value in yaml.safe_load(parser.dump(given)).items() if name in _setting_names()}
-    return PlanRequest(run, given, settings, described)
-
-
-def _setting_names() -> list[str]:
-    return list(PlanningSettings.__dataclass_fields__)
-
-
-def _parser(environment: str | None, own_config: bool) -> OneLineParser:
-    parser = OneLineParser(prog="plan.py", description=DESCRIPTION)
-    default = f"conf/planning/{environment or 'ENV'}.yaml"
-    if environment is not None and not own_config:
-        parser.default_config_files = [default]
-    parser.add_argument("--config", action="config", help=f"YAML of how to plan (default: {default}).")
-    parser.add_argument("--run", type=Path, required=True, help="Run folder of tools/fit.py.")
-    parser.add_argument("--agents", type=str, default="0-4", help="Ids and ranges, such as 0-4,17.")
-    parser.add_argument("--episodes", type=PositiveInt, default=20, help="Episodes an agent.")
-    parser.add_argument("--seed", type=NonNegativeInt, default=0, help="First states and planning noise.")
-    parser.add_argument("--threads", type=PositiveInt, default=torch.get_num_threads(), help="CPU threads.")
-    parser.add_argument(
-        "--true_env", type=bool, default=True, help="Play on the true dynamics too, with the same planner and seed."
-    )
-    parser.add_argument("--video", type=Path | None, default=None, help="Film the first episode: .gif or .mp4.")
-    parser.add_argument(
-        "--out",
-        type=Path | None,
-        default=None,
-        help="JSON to write; a picture lies beside it (default: RUN/control.json).",
-    )
-    parser.add_class_arguments(PlanningSettings, None)
-    return parser
-
-
-def play_request(request: PlanRequest) -> dict[str, Any]:
-    """Play, print a table, write results and picture; returns the results by method."""
-    run, given, settings, _ = request
-    torch.set_num_threads(given.threads)
-    for path in (request.out, given.video):
+    run, out, count, seed = request.run, request.results_path, request.episodes, request.seed
+    for path in (out, request.video):
         if path is not None:
             check_writable(path)
-    agents = choose_agents(run.personalized.agent_ids, given.agents)
+    environment, settings = run.real_environment(), PlanningSettings.of(request.planning)
+    agents = choose_agents(run.personalized.agent_ids, request.agents)
     covariates = run.covariates(agents)
-    if given.video is not None:
-        check_video(run.real_environment(), given.video)
-    environment, count = run.real_environment(), given.episodes
+    if request.video is not None:
+        check_video(environment, request.video)
     policy, clamped = simulator_mpc(environment, run.personalized, agents, count, settings)
-    scores = play_agents(environment, policy, covariates, count, given.seed, PERSIM)
+    scores = play_agents(environment, policy, covariates, count, seed, PERSIM)
     results = {PERSIM: scores.to_dict(agents)}
     if clamped is not None:
         share = clamped.clamped / max(1, clamped.predicted)
         results[PERSIM]["clamped_share"] = share
         print(f"{clamped.clamped} of {clamped.predicted} predicted coordinates were clamped ({share:.2%})")
-    if given.true_env:
+    if request.true_env:
         true = true_mpc(environment, covariates.repeat_interleave(count, dim=0), settings)
-        played = play_agents(environment, true, covariates, count, given.seed, TRUE_ENV)
-        results[TRUE_ENV] = played.to_dict(agents)
-    out = request.out
-    write_json({"request": request.identity(), "threads": given.threads, "results": results}, out)
+        results[TRUE_ENV] = play_agents(environment, true, covariates, count, seed, TRUE_ENV).to_dict(agents)
+    write_json({"request": request.identity(), "threads": torch.get_num_threads(), "results": results}, out)
     _print(environment.name, count, results)
-    picture = draw_first_episodes(environment, scores.episodes, agents, out.with_suffix(".png"))
-    made = [out, picture]
-    if given.video is not None:
-        made.append(film_episode(environment, covariates[0].tolist(), scores.episodes, 0, given.video))
-    for path in made:
+    written = [out, draw_first_episodes(environment, scores.episodes, agents, out.with_suffix(".png"))]
+    if request.video is not None:
+        written.append(film_episode(environment, covariates[0].tolist(), scores.episodes, 0, request.video))
+    for path in written:
         print(f"wrote {path}")
     return results
 
 
-def played_once(run: Path, options: list[str]) -> dict[str, Any]:
-    """Results on one run; what was played under the same settings is not played again."""
-    request = parse_request(["--run", str(run), *options])
-    if request.out.is_file():
-        record = read_json(request.out)
-        if record.get("request") == request.identity():
-            results: dict[str, Any] = record["results"]
-            return results
-    return play_request(request)
+def play_once(request: PlayRequest, folder: Path) -> dict[str, Any]:
+    """Results as :func:`play` gives them, kept in a folder of their own.
+
+    Raises
+    ------
+    PersimError
+        As for :func:`play`; and if the folder holds results under other settings.
+    """
+    if Work(folder, request.identity(), CONTROL, "choose another --runs").open() is State.FINISHED:
+        results: dict[str, Any] = read_json(folder / CONTROL)["results"]
+        return results
+    return play(replace(request, out=folder / CONTROL))
 
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:

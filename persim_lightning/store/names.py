@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 # The simulators.
 WEIGHTS = "simulator.safetensors"
 DESCRIPTION = "simulator.json"
@@ -36,3 +38,8 @@ REPORT = "report.html"
 # Work that is identified by its settings (see `persim_lightning.store.work`).
 SETTINGS = "settings.json"
 LOCK = ".lock"
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The checkpoint that a run resumes from."""
+    return run / CHECKPOINTS / f"{LAST_CHECKPOINT}{CHECKPOINT_SUFFIX}"

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,16 +21,17 @@ from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.data.tables.canonical import load_trajectories
 from persim_lightning.data.tables.sources import read_table, write_table
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.studies.runs import fit_or_reuse
+from persim_lightning.runs.reuse import fit_once
+from persim_lightning.runs.settings import change_settings
+from persim_lightning.store.names import PROVENANCE
 from persim_lightning.support.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.support.terminal import print_table
 
 ROWS = (5, 10, 20, 50)
-# What both fits leave out: neither the theorem's check nor W&B tells anything here.
-_QUICK = ("--check_theorem", "false", "--wandb", "disabled")
+# Studies use neither the theorem's check nor W&B.
+UNUSED = {"check_theorem": False, "wandb": "disabled"}
 
 
 @dataclass(frozen=True)
@@ -52,60 +53,34 @@ class UnseenScores:
     milliseconds: float | None
 
 
-def unseen_command(args: list[str] | None = None) -> None:
-    """Fit a population without its test agents, adapt to them from a few rows or covariates, and score them."""
-    parser = argparse.ArgumentParser(
-        prog="unseen.py",
-        description=f"{unseen_command.__doc__} Example: python tools/unseen.py --env mountaincar",
-    )
-    parser.add_argument("--env", required=True, choices=list(ENVIRONMENTS))
-    parser.add_argument("--conf", type=Path, default=Path("conf"), help="folder of ENV.yaml (default: %(default)s)")
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of data sets (default: %(default)s)")
-    parser.add_argument("--runs", type=Path, default=Path("runs/unseen"), help="run folders (default: %(default)s)")
-    parser.add_argument("options", nargs="*", help="further options of tools/fit.py for both runs, after --")
-    given = parser.parse_args(args)
-    options = ["--data.root", str(given.root), *_QUICK, *given.options]
-    scores = unseen_study(given.env, given.conf / f"{given.env}.yaml", given.runs, options)
-    headings = ["known by", *(f"agent {index}" for index in range(len(scores[0].rmse))), "ms to adapt"]
-    rows = [
-        [
-            own.known_by,
-            *(f"{rmse:.3g} ({r2:.3f})" for rmse, r2 in zip(own.rmse, own.r2, strict=True)),
-            "" if own.milliseconds is None else f"{own.milliseconds:.0f}",
-        ]
-        for own in scores
-    ]
-    title = f"{given.env}: mean RMSE (median R²) of 50-step rollouts of unseen agents"
-    print_table(title, headings, rows)
-    page, values = (given.runs / f"unseen-{given.env}{suffix}" for suffix in (".md", ".json"))
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join([title, "", *markdown_table(headings, rows)]) + "\n")
-    write_json([asdict(own) for own in scores], values)
-    print(f"wrote {page}, {values}")
-
-
-def unseen_study(environment: str, config: Path, runs: Path, options: Sequence[str]) -> list[UnseenScores]:
+def unseen_study(environment: str, settings: Mapping[str, Any], runs: Path) -> list[UnseenScores]:
     """Score the test agents as agents that training has not seen, beside a simulator that was trained on them.
 
     Parameters
     ----------
     environment : str
-    config : Path
+    settings : mapping
+        Of both fits, as :func:`~persim_lightning.runs.fit.fit` takes them.
     runs : Path
-        Folder of the two runs; finished ones are kept.
-    options : sequence of str
-        Of `tools/fit.py`, for both runs.
+        Folder of the two runs; finished ones are reused.
+
+    Raises
+    ------
+    PersimError
+        If the folder holds runs under other settings.
     """
-    whole = fit_or_reuse(runs / f"{environment}-all", config, list(options))
-    files = read_json(whole / "provenance.json")["data"]
+    settings = change_settings(settings, UNUSED)
+    whole = fit_once(runs / f"{environment}-all", settings)
+    files = read_json(whole / PROVENANCE)["data"]
     trained = PersonalizedSimulator.load(whole)
     test = load_trajectories(Path(files["test_path"]), trained.schema)
     ids = pa.array(test.agent_ids)
     table, covariates = read_table(Path(files["path"])), read_table(Path(files["agents_path"]))
     seen_path = runs / f"{environment}-without-test-agents.parquet"
     write_table(table.filter(pc.invert(pc.is_in(table["agent"], ids))), seen_path)
-    own = ["--data.path", str(seen_path), "--data.agents_path", files["agents_path"]]
-    simulator = PersonalizedSimulator.load(fit_or_reuse(runs / f"{environment}-unseen", config, [*options, *own]))
+    tables = {"data.path": str(seen_path), "data.agents_path": files["agents_path"]}
+    unseen = fit_once(runs / f"{environment}-unseen", change_settings(settings, tables))
+    simulator = PersonalizedSimulator.load(unseen)
     rows = table.filter(pc.is_in(table["agent"], ids))
     new = covariates.filter(pc.is_in(covariates["agent"], ids))
     known = covariates.filter(pc.invert(pc.is_in(covariates["agent"], ids)))
@@ -141,3 +116,23 @@ def _score(known_by: str, population: FittedPopulation, test: Trajectories, mill
     records = scores.to_records(test.agent_ids)
     rmse, r2 = ([record[name] for record in records] for name in ("rmse", "r2"))
     return UnseenScores(known_by, rmse, r2, milliseconds)
+
+
+def write_unseen(environment: str, scores: Sequence[UnseenScores], folder: Path) -> list[Path]:
+    """Print the scores, and write them as `unseen-ENV.md` and `.json`."""
+    headings = ["known by", *(f"agent {index}" for index in range(len(scores[0].rmse))), "ms to adapt"]
+    rows = [
+        [
+            score.known_by,
+            *(f"{rmse:.3g} ({r2:.3f})" for rmse, r2 in zip(score.rmse, score.r2, strict=True)),
+            "" if score.milliseconds is None else f"{score.milliseconds:.0f}",
+        ]
+        for score in scores
+    ]
+    title = f"{environment}: mean RMSE (median R²) of 50-step rollouts of unseen agents"
+    print_table(title, headings, rows)
+    page, values = (folder / f"unseen-{environment}{suffix}" for suffix in (".md", ".json"))
+    with atomic_write(page) as temporary:
+        temporary.write_text("\n".join([title, "", *markdown_table(headings, rows)]) + "\n")
+    write_json([asdict(score) for score in scores], values)
+    return [page, values]

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from persim_lightning.errors import ConfigurationError
+
+_OPTIONS = ("--config", "-c")
 
 
 def shipped_folder() -> Path:
@@ -57,3 +63,42 @@ def find_configuration(name: str | Path, kind: str = "", folder: Path | None = N
 def configuration_names(kind: str = "", folder: Path | None = None) -> list[str]:
     """Names of the configurations of a kind, sorted."""
     return sorted(path.stem for path in ((folder or shipped_folder()) / kind).glob("*.yaml"))
+
+
+def with_paths(arguments: Sequence[str], kind: str = "") -> list[str]:
+    """Command-line arguments, the values of `--config` and `-c` replaced by the paths of configurations.
+
+    Raises
+    ------
+    ConfigurationError
+        If there is no such configuration.
+    """
+    replaced: list[str] = []
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if equals and option in _OPTIONS:
+            replaced.append(f"{option}={find_configuration(value, kind)}")
+        elif position and arguments[position - 1] in _OPTIONS:
+            replaced.append(str(find_configuration(argument, kind)))
+        else:
+            replaced.append(argument)
+    return replaced
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Content of a YAML that holds settings.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is missing, or is no YAML of settings.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: holds no settings")
+    return values

@@ -7,10 +7,13 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
 
 from persim_lightning.errors import ConfigurationError, PersimError
 
+Args = ParamSpec("Args")
 Settings = TypeVar("Settings")
 
 
@@ -27,13 +30,13 @@ def user_error(error: BaseException) -> PersimError | None:
     return cause
 
 
-def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
+def one_line_errors(command: Callable[Args, None]) -> Callable[Args, None]:
     """Let a command end with one line on standard error and status 1 where the user's input is at fault."""
 
-    @functools.wraps(main)
-    def wrapped() -> None:
+    @functools.wraps(command)
+    def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> None:
         try:
-            main()
+            command(*args, **kwargs)
         except KeyboardInterrupt:
             sys.exit("interrupted")
         except OSError as error:
@@ -56,12 +59,21 @@ def _lightning_error(error: Exception) -> Exception | None:
     return error if is_complaint else None
 
 
-class CommandParser(argparse.ArgumentParser):
-    """An argument parser that reports errors in one line, without the usage text."""
+class OneLineErrors:
+    """Mixin of argument parsers: reports errors in one line, without the usage text."""
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with status 2."""
         sys.stderr.write(f"error: {one_line(message)} (see --help)\n")
         sys.exit(2)
+
+
+class CommandParser(OneLineErrors, argparse.ArgumentParser):
+    """Parses the options of a command."""
+
+
+class SettingsParser(OneLineErrors, ArgumentParser):
+    """Parses options and YAMLs that hold the arguments of classes and functions."""
 
 
 def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Settings:
@@ -72,8 +84,6 @@ def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Setti
     ConfigurationError
         If an argument is unknown or has a wrong value.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
-
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -17,10 +16,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from persim_lightning.cli.theorem import theorem_command
+from persim_lightning.cli import theorem
 from persim_lightning.data.tables.sources import read_table, write_table
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.runs.fit import FitCLI
+from persim_lightning.runs.trainer import slow_precision_note
 from tests.commands import environment, run_tool
 from tests.conftest import ROOT
 from tests.wandb_records import logged_values
@@ -296,7 +295,7 @@ def test_a_finished_run_is_not_overwritten(finished, tmp_path):
 
 def test_theorem_repeats_the_check_of_the_fit(finished, tmp_path, capsys):
     run, done = finished
-    theorem_command(["--run", str(run), "--out", str(tmp_path), "--threads", "1"])
+    theorem.main(["--run", str(run), "--out", str(tmp_path), "--threads", "1"])
     printed = capsys.readouterr().out
     first, again = (json.loads((folder / "theorem.json").read_text()) for folder in (run, tmp_path))
     assert again["summary"] == first["summary"]
@@ -315,13 +314,13 @@ def test_theorem_refuses_a_table_that_has_changed_and_options_of_the_other_kind(
     facts["data"]["path"] = str(changed)
     (run / "provenance.json").write_text(json.dumps(facts))
     with pytest.raises(ConfigurationError, match=r"train\.parquet has changed since .*run was trained on it"):
-        theorem_command(["--run", str(run)])
+        theorem.main(["--run", str(run)])
     for wrong, message in (
-        (["--run", str(run), "--agents", "5"], "--dataset, --agents and --root belong to --env"),
+        (["--run", str(run), "--agents", "5"], "--dataset, --agents and --root are options of --env"),
         (["--env", "mountaincar", "--grid", "1"], "1: at least 2 values"),
     ):
         with pytest.raises(SystemExit):
-            theorem_command(wrong)
+            theorem.main(wrong)
         assert message in capsys.readouterr().err
 
 
@@ -341,13 +340,13 @@ def test_agents_with_covariates_of_another_kind_and_names_as_ids(finished, tmp_p
 def test_theorem_of_an_environment_on_a_grid(finished, tmp_path, capsys):
     data = finished[0].parent / "data"
     options = ["--root", str(data), "--agents", "6", "--grid", "4", "--out", str(tmp_path)]
-    theorem_command(["--env", "mountaincar", *options])
+    theorem.main(["--env", "mountaincar", *options])
     checked = json.loads((tmp_path / "theorem.json").read_text())
     assert checked["sample"] == {"agents": 6, "states": 16, "actions": 3}
     assert checked["learned"] is None
     assert "rank 3 explains the true dynamics" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="too large"):
-        theorem_command(["--env", "mountaincar", *options, "--grid", "101"])
+        theorem.main(["--env", "mountaincar", *options, "--grid", "101"])
 
 
 def test_automatic_rank_is_found_kept_and_the_same_as_asking_for_it(tmp_path):
@@ -371,8 +370,6 @@ def test_automatic_rank_is_found_kept_and_the_same_as_asking_for_it(tmp_path):
     ("capability", "precision", "told"),
     [("AVX2", "bf16-mixed", True), ("AVX512", "bf16-mixed", False), ("AVX2", "32-true", False)],
 )
-def test_a_precision_that_the_processor_only_emulates(monkeypatch, capsys, capability, precision, told):
+def test_a_precision_that_the_processor_only_emulates(monkeypatch, capability, precision, told):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    trainer = SimpleNamespace(accelerator="cpu", precision=precision)
-    FitCLI._note_slow_precision(SimpleNamespace(config=SimpleNamespace(trainer=trainer)))
-    assert ("--trainer.precision 32-true is many times faster" in capsys.readouterr().err) == told
+    assert (slow_precision_note("cpu", precision) is not None) == told

@@ -1,21 +1,15 @@
 """Users' own tables by the commands: fit, evaluate, adapt, and the study of unseen agents."""
 
 import json
-import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.cli.adapt import adapt_command
-from persim_lightning.cli.commands import evaluate_command
-from persim_lightning.cli.theorem import theorem_command
+from persim_lightning.cli import adapt, evaluate, fit, scarcity, theorem, unseen
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
-from persim_lightning.runs.fit import fit
-from persim_lightning.studies.scarcity import scarcity_command
-from persim_lightning.studies.unseen import unseen_command
 from tests.api.test_simulator import patients
 from tests.conftest import ROOT
 
@@ -30,7 +24,6 @@ def fitted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["fit.py"])
     write_table(pa.table(patients(24, 40)), folder / "patients.csv")
     write_table(pa.table(patients(24, 30, seed=9)), folder / "test.csv")
     names = [f"p{agent}" for agent in range(24)]
@@ -38,7 +31,7 @@ def fitted(tmp_path_factory):
     quick = ["--trainer.max_epochs", "250", "--model.hidden_width", "16", "--model.members", "2", "--model.rank", "4"]
     paths = ["--data.path", "patients.csv", "--data.test_path", "test.csv", "--data.agents_path", "agents.csv"]
     config = ["--config", str(ROOT / "conf/table.yaml"), "--run_dir", "run", "--wandb", "disabled"]
-    fit([*config, *paths, *COLUMNS, *quick])
+    fit.main([*config, *paths, *COLUMNS, *quick])
     yield folder
     monkeypatch.undo()
 
@@ -51,9 +44,9 @@ def test_a_fit_of_a_table_ends_in_a_run_like_any_other(fitted, capsys):
     checked = json.loads((run / "theorem.json").read_text())
     assert checked["truth"] is None
     assert checked["learned"]["covariates"]["quadratic"]["speed"] > 0.5
-    evaluate_command(["--run", str(run), "--data", "test.csv"])
+    evaluate.main(["--run", str(run), "--data", "test.csv"])
     assert json.loads((run / "prediction-test.json").read_text()) == scores
-    theorem_command(["--run", str(run)])
+    theorem.main(["--run", str(run)])
     assert "the true dynamics is not known" in capsys.readouterr().out
     moved = fitted / "patients-elsewhere.csv"
     (fitted / "patients.csv").rename(moved)
@@ -66,12 +59,12 @@ def test_a_fit_of_a_table_ends_in_a_run_like_any_other(fitted, capsys):
 
 def test_adapt_adds_agents_from_rows_or_covariates(fitted, capsys):
     write_table(pa.table(patients(2, 15, first=24, seed=5)), fitted / "new.csv")
-    adapt_command(["--run", "run", "--data", "new.csv", "--out", "larger"])
+    adapt.main(["--run", "run", "--data", "new.csv", "--out", "larger"])
     assert "added 2 agent(s) (p24, p25) to 24 in" in capsys.readouterr().out
     larger = PersonalizedSimulator.load("larger")
     assert larger.agents[-2:] == ("p24", "p25")
     write_table(pa.table({"patient": ["x"], "speed": [11.5]}), fitted / "x.csv")
-    adapt_command(["--run", "run", "--covariates", "x.csv", "--out", "with-x"])
+    adapt.main(["--run", "run", "--covariates", "x.csv", "--out", "with-x"])
     assert PersonalizedSimulator.load("with-x").agents[-1] == "x"
     for options, error, message in (
         (["--data", "nowhere.csv", "--out", "a"], TableError, r"nowhere\.csv: no such file"),
@@ -79,9 +72,9 @@ def test_adapt_adds_agents_from_rows_or_covariates(fitted, capsys):
         (["--data", "new.csv", "--out", "larger"], ConfigurationError, "larger holds a simulator"),
     ):
         with pytest.raises(error, match=message):
-            adapt_command(["--run", "run", *options])
+            adapt.main(["--run", "run", *options])
     with pytest.raises(SystemExit):
-        adapt_command(["--run", "run", "--out", "a"])
+        adapt.main(["--run", "run", "--out", "a"])
     assert "give --data, --covariates, or both" in capsys.readouterr().err
 
 
@@ -94,16 +87,15 @@ def test_what_a_table_needs_is_said(fitted):
         (["--data.path", "patients.csv", *COLUMNS, "--mpc_episodes", "1"], "played in a real environment"),
     ):
         with pytest.raises((PersimError, ValueError), match=message):
-            fit([*config, *options])
+            fit.main([*config, *options])
 
 
 def test_unseen_agents_get_better_with_rows(tmp_path, monkeypatch, capsys):
     """Gravity is all that MountainCars differ in: fifty rows tell it, nothing does not."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["unseen.py"])
     small = ["--data.agents", "30", "--model.members", "2", "--trainer.max_epochs", "12", "--model.spare_members", "0"]
-    common = ["--env", "mountaincar", "--conf", str(ROOT / "conf"), "--", *small]
-    unseen_command(common)
+    common = ["--env", "mountaincar", "--", *small]
+    unseen.main(common)
     values = json.loads((tmp_path / "runs/unseen/unseen-mountaincar.json").read_text())
     scores = {record["known_by"]: record for record in values}
     assert list(scores)[:2] == ["nothing", "5 rows"]
@@ -111,17 +103,15 @@ def test_unseen_agents_get_better_with_rows(tmp_path, monkeypatch, capsys):
     assert np.mean(scores["50 rows"]["rmse"]) < 0.5 * np.mean(scores["nothing"]["rmse"])
     assert np.mean(scores["covariates"]["rmse"]) < 0.5 * np.mean(scores["nothing"]["rmse"])
     before = (tmp_path / "runs/unseen/mountaincar-all/simulator.safetensors").stat().st_mtime_ns
-    unseen_command(common)
+    unseen.main(common)
     assert (tmp_path / "runs/unseen/mountaincar-all/simulator.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(ConfigurationError, match="was fitted under other settings"):
-        unseen_command([*common, "--model.rank", "4"])
+    with pytest.raises(ConfigurationError, match="was made under other settings"):
+        unseen.main([*common, "--model.rank", "4"])
     assert "mountaincar: mean RMSE" in capsys.readouterr().out
 
 
 def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["scarcity.py"])
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
     small = [
         "--model.members",
         "2",
@@ -133,7 +123,7 @@ def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monk
         "8",
     ]
     common = ["--env", "cartpole", "--episodes", "1", "--", *small]
-    scarcity_command(["--agents", "12", "6", *common])
+    scarcity.main(["--agents", "12", "6", *common])
     scores = json.loads((tmp_path / "runs/scarcity/scarcity-cartpole.json").read_text())
     assert [record["agents"] for record in scores] == [6, 12]
     assert {len(record[name]) for record in scores for name in ("rmse", "r2", "returns")} == {5}
@@ -141,8 +131,8 @@ def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monk
     assert smaller["agent_ids"] == list(range(6))
     assert (tmp_path / "runs/scarcity/scarcity-cartpole.png").stat().st_size > 0
     before = (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns
-    scarcity_command(["--agents", "12", "6", *common])
+    scarcity.main(["--agents", "12", "6", *common])
     assert (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns == before
     assert "mean return of 1 MPC episodes" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="4 agents are too few: the first 5 are the test agents"):
-        scarcity_command(["--agents", "4", *common])
+        scarcity.main(["--agents", "4", *common])

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 
+from persim_lightning.cli import plan as plan_command
+from persim_lightning.cli.main import run as run_command
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
-from persim_lightning.runs.fit import one_line_errors
-from persim_lightning.runs.play import plan_command
-from persim_lightning.studies.control import reward_table_command
 from tests.cli.test_fit import fit
 from tests.commands import run_tool
 from tests.conftest import ROOT
@@ -78,7 +77,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--agents", "15-25"], "agent '20': the run knows 20 agents"),
+        (["--agents", "15-25"], "agent '20': there are 20 agents"),
         (["--video", "film.avi"], "videos are written as .gif or .mp4"),
         (["--planner.plans", "0"], "plans"),
         (["--planner.elites", "500"], "elites 500: at most as many as plans (100)"),
@@ -96,7 +95,7 @@ def test_bad_options_are_told_in_one_line(fitted, tmp_path, monkeypatch, capsys,
     run, _ = fitted
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as ended:
-        one_line_errors(lambda: plan_command(["--run", str(run), "--out", str(tmp_path / "bad.json"), *options]))()
+        run_command("plan", ["--run", str(run), "--out", str(tmp_path / "bad.json"), *options])
     told = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
     assert message in told
     assert len(told.strip().splitlines()) == 1
@@ -105,7 +104,7 @@ def test_bad_options_are_told_in_one_line(fitted, tmp_path, monkeypatch, capsys,
 
 def test_a_folder_that_holds_no_run(tmp_path):
     with pytest.raises(SimulatorFileError, match="the folder of a finished run"):
-        plan_command(["--run", str(tmp_path)])
+        plan_command.main(["--run", str(tmp_path)])
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "provenance.json"])
@@ -113,33 +112,4 @@ def test_a_damaged_run(fitted, tmp_path, name):
     shutil.copytree(fitted[0], tmp_path / "run", ignore=shutil.ignore_patterns("wandb"))
     (tmp_path / "run" / name).write_text("{ no: [")
     with pytest.raises(ConfigurationError, match="is damaged"):
-        plan_command(["--run", str(tmp_path / "run")])
-
-
-def test_nothing_tells_how_to_plan(fitted, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigurationError, match=r"conf/planning/cartpole\.yaml: no such file"):
-        plan_command(["--run", str(fitted[0])])
-
-
-def test_reward_table_plays_once_and_reuses(fitted, tmp_path, monkeypatch, capsys):
-    run, _ = fitted
-    for dataset in ("random", "pure"):
-        shutil.copytree(run, tmp_path / f"cartpole-{dataset}-PerSim", ignore=shutil.ignore_patterns("wandb"))
-    monkeypatch.chdir(ROOT)
-    quick = ["--episodes", "2", "--threads", "1"]
-    quick += ["--planner.plans", "20", "--planner.rounds", "1", "--planner.elites", "5"]
-    arguments = ["--env", "cartpole", "--runs", str(tmp_path), "--datasets", "pure", "random", "--", *quick]
-    reward_table_command(arguments)
-    page = (tmp_path / "table2-cartpole.md").read_text()
-    names = [line.split(" | ")[0].strip("| ") for line in page.splitlines()[2:]]
-    assert names == ["data", "---", "pure", "random", "True env + MPC"]
-    capsys.readouterr()
-    before = (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns
-    reward_table_command(arguments)
-    assert (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns == before
-    assert (tmp_path / "table2-cartpole.md").read_text() == page
-    reward_table_command([*arguments, "--seed", "1"])
-    assert (tmp_path / "cartpole-pure-PerSim/control.json").stat().st_mtime_ns > before
-    with pytest.raises(ConfigurationError, match="no finished run"):
-        reward_table_command(["--env", "cartpole", "--runs", str(tmp_path / "none")])
+        plan_command.main(["--run", str(tmp_path / "run")])

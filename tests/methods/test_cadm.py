@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from persim_lightning.baselines import cadm
 from torch.nn import functional as F
 
 from persim_lightning.data.datamodule import TrajectoryDataModule
@@ -15,6 +14,7 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, SimulatorFileError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.prediction import EpisodeWindows
+from persim_lightning.methods.cadm import cadm
 from persim_lightning.methods.cadm.cadm import CaDM
 from persim_lightning.methods.cadm.context_dynamics import ContextDynamics, ContextPolicy, RecentPast
 from persim_lightning.methods.cadm.context_model import ContextModel

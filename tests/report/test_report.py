@@ -9,7 +9,7 @@ import pytest
 from selenium.webdriver.support.ui import Select
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.cli.report import report_command
+from persim_lightning.cli import report
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.runs.fit import fit
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
 
 
 def test_the_page_renders_alone_and_answers(run, opened, capsys):
-    report_command(["--run", str(run)])
+    report.main(["--run", str(run)])
     assert f"wrote {run / 'report.html'}" in capsys.readouterr().out
     browser = opened(run / "report.html")
     run_js = browser.execute_script
@@ -83,7 +83,7 @@ def test_the_page_renders_alone_and_answers(run, opened, capsys):
 
 
 def test_figures_say_what_the_files_say(run, opened):
-    report_command(["--run", str(run), "--out", str(run / "again.html"), "--level", "0.8", "--agents", "room 3,room 4"])
+    report.main(["--run", str(run), "--out", str(run / "again.html"), "--level", "0.8", "--agents", "room 3,room 4"])
     browser = opened(run / "again.html")
     figures = json.loads(browser.execute_script("return document.getElementById('figures').textContent"))
     names = [trace["name"] for trace in figures["training"]["data"]]
@@ -104,7 +104,7 @@ def test_a_saved_simulator_has_a_page_too(switched, tmp_path, opened):
     """Neither metrics nor provenance lie there: the sections say so."""
     switched.save(tmp_path / "rooms")
     (tmp_path / "rooms/calibration.json").unlink()
-    report_command(["--run", str(tmp_path / "rooms")])
+    report.main(["--run", str(tmp_path / "rooms")])
     browser = opened(tmp_path / "rooms/report.html")
     assert "No metrics" in browser.find_element("id", "training").text
     assert "Not examined yet" in browser.find_element("id", "rank").text
@@ -115,14 +115,14 @@ def test_a_saved_simulator_has_a_page_too(switched, tmp_path, opened):
 
 def test_bad_requests_are_named(switched, tmp_path):
     with pytest.raises(ConfigurationError, match="no such folder"):
-        report_command(["--run", str(tmp_path / "nowhere")])
+        report.main(["--run", str(tmp_path / "nowhere")])
     with pytest.raises(PersimError, match="no such file"):
-        report_command(["--run", str(tmp_path)])
+        report.main(["--run", str(tmp_path)])
     switched.save(tmp_path / "rooms")
     with pytest.raises(ConfigurationError, match=r"level 0\.3"):
-        report_command(["--run", str(tmp_path / "rooms"), "--level", "0.3"])
+        report.main(["--run", str(tmp_path / "rooms"), "--level", "0.3"])
     with pytest.raises(ConfigurationError, match="agent '99'"):
-        report_command(["--run", str(tmp_path / "rooms"), "--agents", "99"])
+        report.main(["--run", str(tmp_path / "rooms"), "--agents", "99"])
     assert not (tmp_path / "rooms/report.html").exists()
 
 
@@ -133,7 +133,7 @@ def test_single_rows_and_columns_that_never_change_are_no_obstacle(tmp_path, ope
     table["site"] = [1.7e8] * len(table["hour"])
     roles = {"agent": "room", "time": "hour", "state": ["temperature", "site"], "action": ["heater"], "gaps": "split"}
     PersonalizedSimulator.fit(table, **roles, rank=2, members=2, epochs=3, progress=False).save(tmp_path / "run")
-    report_command(["--run", str(tmp_path / "run")])
+    report.main(["--run", str(tmp_path / "run")])
     shown = opened(tmp_path / "run/report.html").execute_script("return window.whatIf")
     assert len(shown["mean"]) == 19
     assert shown["recorded"][0][0] == pytest.approx(table["temperature"][1], rel=1e-5)

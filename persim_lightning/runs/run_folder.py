@@ -1,0 +1,73 @@
+"""Which folder a fit writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.store.names import CHECKPOINTS, CONFIG, DESCRIPTION, last_checkpoint
+
+# Inherited by the ranks that Lightning launches, so that all agree on a folder named after the time.
+_VARIABLE = "PERSIM_RUN_DIR"
+
+
+def is_launched_rank() -> bool:
+    """Whether another process of the same fit has chosen the folder."""
+    return _VARIABLE in os.environ
+
+
+def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) -> Path:
+    """Folder of a fit, noted for the ranks that Lightning launches.
+
+    Parameters
+    ----------
+    run_dir : Path, optional
+        As the user gave it.
+    checkpoint : Path, optional
+        Checkpoint to resume from; its run's folder is the default.
+    name : str
+        Of the data; part of the default, `runs/NAME/TIME`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the folder holds another run, or processes could not agree on one.
+    """
+    inherited = os.environ.get(_VARIABLE)
+    if inherited is not None:
+        return Path(inherited)
+    resumed = None if checkpoint is None else checkpoint.resolve().parent.parent
+    if run_dir is not None:
+        folder = run_dir
+    elif checkpoint is not None and resumed is not None:
+        if checkpoint.resolve().parent.name != CHECKPOINTS or not (resumed / CONFIG).is_file():
+            raise ConfigurationError(f"{checkpoint} is not in RUN/{CHECKPOINTS} of a run: give --run_dir")
+        folder = resumed
+    elif "WORLD_SIZE" in os.environ:
+        raise ConfigurationError("give --run_dir: processes started by torchrun or SLURM must agree on a folder")
+    else:
+        folder = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+    last = last_checkpoint(folder)
+    holds_run = last.exists() or (folder / DESCRIPTION).exists()
+    # Rank zero decides: when a slow rank looks, the folder may already be in use by this run.
+    if holds_run and folder.resolve() != resumed and int(os.environ.get("RANK", "0")) == 0:
+        raise ConfigurationError(
+            f"{folder} holds a run: choose another --run_dir, or resume the run with --ckpt_path {last}"
+        )
+    os.environ[_VARIABLE] = str(folder.resolve())
+    return folder
+
+
+@contextlib.contextmanager
+def forget_folder() -> Iterator[None]:
+    """Restore the variable afterward: one process may fit several times (tests, notebooks)."""
+    before = os.environ.get(_VARIABLE)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_VARIABLE, None)

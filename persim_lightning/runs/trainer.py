@@ -1,0 +1,111 @@
+"""The Trainer of a fit: its loggers and callbacks, all writing to the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from persim_lightning.callbacks.control import MPCEpisodes
+from persim_lightning.callbacks.finish import FinishEnsemble
+from persim_lightning.callbacks.latents import LatentFactors
+from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.callbacks.rollouts import RolloutScores
+from persim_lightning.callbacks.save import SaveSimulator
+from persim_lightning.callbacks.theorem import LowRankCheck
+from persim_lightning.evaluation.control import PlanningSettings
+from persim_lightning.store.names import LAST_CHECKPOINT, METRICS, last_checkpoint
+from persim_lightning.support.wandb import PROJECT, wandb_mode, wandb_settings
+
+_CHECKPOINTS_PER_RUN = 20
+_ROLLOUT_SCORES_PER_RUN = 10
+
+
+def fit_callbacks(
+    folder: Path, epochs: int, check_theorem: bool, episodes: int, planning: PlanningSettings | None
+) -> list[pl.Callback]:
+    """Callbacks of a fit, in the order in which they must run.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder.
+    epochs : int
+    check_theorem : bool
+    episodes : int
+        MPC episodes of every test agent.
+    planning : PlanningSettings or None
+        None where no episode is played.
+    """
+    checkpoints = ModelCheckpoint(
+        dirpath=last_checkpoint(folder).parent,
+        filename=LAST_CHECKPOINT,
+        enable_version_counter=False,
+        every_n_epochs=_checkpoint_interval(epochs),
+        save_on_train_epoch_end=True,
+    )
+    callbacks: list[pl.Callback] = [
+        FinishEnsemble(),
+        SaveSimulator(folder),
+        checkpoints,
+        EpochProgress(),
+        RolloutScores(folder, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_PER_RUN)),
+        LatentFactors(folder),
+    ]
+    if check_theorem:
+        callbacks.append(LowRankCheck(folder))
+    if planning is not None:
+        callbacks.append(MPCEpisodes(folder, episodes, planning))
+    return callbacks
+
+
+def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:
+    """CSV files, and Weights & Biases unless it is disabled.
+
+    Parameters
+    ----------
+    folder : Path
+        Run folder.
+    group : str
+        Of the W&B run: the name of the data.
+    wandb : {'auto', 'online', 'offline', 'disabled'}
+    """
+    loggers: list[Logger] = [CSVLogger(folder, name=METRICS)]
+    mode = wandb_mode(wandb)
+    if mode != "disabled":
+        loggers.append(
+            WandbLogger(
+                project=PROJECT,
+                name=folder.name,
+                group=group,
+                save_dir=folder,
+                offline=mode != "online",
+                settings=wandb_settings(mode),
+            )
+        )
+    return loggers
+
+
+def as_list(value: Any) -> list[Any]:
+    """A Trainer option that takes nothing, one object, or several."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _checkpoint_interval(epochs: int) -> int:
+    """Epochs between checkpoints: about twenty in a run, and one at its end."""
+    longest = max(1, epochs // _CHECKPOINTS_PER_RUN)
+    return max(interval for interval in range(1, longest + 1) if epochs % interval == 0)
+
+
+def slow_precision_note(accelerator: str, precision: str) -> str | None:
+    """What to print where the CPU only emulates the precision that was asked for."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if on_cpu and precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "note: this CPU has no bfloat16 instructions; --trainer.precision 32-true is many times faster"
+    return None
