@@ -18,8 +18,8 @@ from persim_lightning.evaluation.prediction import (
     EpisodeWindows,
     PredictionScores,
     predict,
-    score_predictions,
 )
+from persim_lightning.evaluation.prediction_metric import score_share
 from persim_lightning.support.figures import save_figure
 from persim_lightning.support.files import write_json
 from persim_lightning.training.persim import PerSimModule
@@ -73,7 +73,7 @@ class RolloutScores(pl.Callback):
             return
         assert isinstance(pl_module, PerSimModule)
         share = slice(trainer.global_rank, None, trainer.world_size)
-        self.scores = score_predictions(pl_module.simulator, self._population_index(trainer, test), test, share)
+        self.scores = score_share(pl_module.simulator, self._population_index(trainer, test), test, share)
         if trainer.is_global_zero:
             self._write(trainer, test, self.scores)
 

@@ -7,19 +7,20 @@ members' independent rollouts. (PerSim, section 5 and appendix; https://arxiv.or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from persim_lightning.data.trajectories import Trajectories
 
 START = 10
 HORIZON = 50
 MIN_STEPS = 4
+# Episodes rolled out together.
+_PART = 4096
 
 
 class OpenLoopSimulator(Protocol):
@@ -132,86 +133,62 @@ class PredictionScores(NamedTuple):
         ]
 
 
-class PredictionMetric(Metric):
-    """Accumulates episode scores; every episode has a slot of its own, so ranks may each score some of them.
+class EpisodeScores(NamedTuple):
+    """Scores of E episodes, each of shape (E,), float64.
 
-    States are sums over slots that only one rank fills. That stays correct when a rank has no episode at all, where
-    concatenated lists would deadlock, and shows when an episode was counted twice.
-
-    Parameters
+    Attributes
     ----------
-    agent : Tensor, shape (E,), int64
-        Agent of every episode, on all ranks alike.
-    num_agents : int
+    rmse, r2 : Tensor
+        Zero where the episode was not scored or its prediction diverged.
+    scored, short, diverged : Tensor
+        One or zero, as counted in :class:`PredictionScores`.
     """
 
-    full_state_update = False
     rmse: Tensor
     r2: Tensor
     scored: Tensor
     short: Tensor
     diverged: Tensor
 
-    def __init__(self, agent: Tensor, num_agents: int) -> None:
-        super().__init__()
-        self.agent, self.num_agents = agent.cpu(), num_agents
-        for name in ("rmse", "r2", "scored", "short", "diverged"):
-            self.add_state(name, torch.zeros(len(agent), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, episode: Tensor, predicted: Tensor, target: Tensor, steps: Tensor) -> None:
-        """Score a batch of episodes.
+def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor) -> EpisodeScores:
+    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each."""
+    valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
+    predicted, target = predicted.double(), target.double()
+    error = torch.where(valid, predicted - target, 0.0).square()
+    count = steps.clamp(min=1)[:, None]
+    mean = torch.where(valid, target, 0.0).sum(1) / count
+    spread = torch.where(valid, target - mean[:, None], 0.0).square().sum(1)
+    # A coordinate that never moves has weight zero in a variance-weighted mean.
+    residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
+    total = spread.sum(-1)
+    perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
+    r2 = torch.where(total > 0, 1 - residual / total, perfect)
+    rmse = (error.sum((1, 2)) / (count[:, 0] * target.shape[-1])).sqrt()
+    scored = steps >= MIN_STEPS
+    diverged = scored & ~torch.isfinite(rmse)
+    finite = scored & ~diverged
+    return EpisodeScores(
+        rmse=torch.where(finite, rmse, 0.0),
+        r2=torch.where(finite, r2, 0.0),
+        scored=scored.double(),
+        short=(~scored).double(),
+        diverged=diverged.double(),
+    )
 
-        Parameters
-        ----------
-        episode : Tensor, shape (B,), int64
-            Slots.
-        predicted, target : Tensor, shape (B, H, D)
-        steps : Tensor, shape (B,)
-            Number of leading steps to compare.
-        """
-        valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
-        predicted, target = predicted.double(), target.double()
-        error = torch.where(valid, predicted - target, 0.0).square()
-        count = steps.clamp(min=1)[:, None]
-        mean = torch.where(valid, target, 0.0).sum(1) / count
-        spread = torch.where(valid, target - mean[:, None], 0.0).square().sum(1)
-        # A coordinate that never moves has weight zero in a variance-weighted mean.
-        residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
-        total = spread.sum(-1)
-        perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
-        r2 = torch.where(total > 0, 1 - residual / total, perfect)
-        rmse = (error.sum((1, 2)) / (count[:, 0] * target.shape[-1])).sqrt()
 
-        scored = steps >= MIN_STEPS
-        diverged = scored & ~torch.isfinite(rmse)
-        finite = scored & ~diverged
-        self.rmse[episode] += torch.where(finite, rmse, 0.0)
-        self.r2[episode] += torch.where(finite, r2, 0.0)
-        self.scored[episode] += scored.double()
-        self.short[episode] += (~scored).double()
-        self.diverged[episode] += diverged.double()
-
-    def compute(self) -> PredictionScores:
-        """Scores per agent.
-
-        Raises
-        ------
-        RuntimeError
-            If an episode was scored twice or never.
-        """
-        if not bool(((self.scored + self.short) == 1).all()):
-            raise RuntimeError("every episode must be scored exactly once, over all ranks together")
-        agent = self.agent.to(self.rmse.device)
-        infinite = torch.where(self.diverged > 0, torch.inf, 0.0)
-        rmse, r2 = self.rmse + infinite, self.r2 - infinite
-        groups = [(agent == index) & (self.scored > 0) for index in range(self.num_agents)]
-        return PredictionScores(
-            rmse=torch.stack([rmse[group].mean() for group in groups]),
-            r2=torch.stack([_median(r2[group]) for group in groups]),
-            scored=torch.stack([group.sum() for group in groups]),
-            short=torch.stack([self.short[agent == index].sum().long() for index in range(self.num_agents)]),
-            diverged=torch.stack([self.diverged[group].sum().long() for group in groups]),
-        )
+def combine_scores(episodes: EpisodeScores, agent: Tensor, num_agents: int) -> PredictionScores:
+    """Scores per agent, from those of E episodes whose agents are `agent` (E,), int64."""
+    infinite = torch.where(episodes.diverged > 0, torch.inf, 0.0)
+    rmse, r2 = episodes.rmse + infinite, episodes.r2 - infinite
+    groups = [(agent == index) & (episodes.scored > 0) for index in range(num_agents)]
+    return PredictionScores(
+        rmse=torch.stack([rmse[group].mean() for group in groups]),
+        r2=torch.stack([_median(r2[group]) for group in groups]),
+        scored=torch.stack([group.sum() for group in groups]),
+        short=torch.stack([episodes.short[agent == index].sum().long() for index in range(num_agents)]),
+        diverged=torch.stack([episodes.diverged[group].sum().long() for group in groups]),
+    )
 
 
 def _median(values: Tensor) -> Tensor:
@@ -242,10 +219,8 @@ def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindow
     return simulator.rollout(agents, windows.start, windows.action)[:, :, 1:].mean(0)
 
 
-def score_predictions(
-    simulator: OpenLoopSimulator, population: Tensor, test: Trajectories, share: slice = slice(None)
-) -> PredictionScores:
-    """Score a share of the test episodes and combine it with what other ranks scored.
+def score_predictions(simulator: OpenLoopSimulator, population: Tensor, test: Trajectories) -> PredictionScores:
+    """Score all test episodes.
 
     Parameters
     ----------
@@ -253,27 +228,20 @@ def score_predictions(
     population : Tensor, shape (N,), int64
         Index of every agent of the test table in the *simulator's* population.
     test : Trajectories
-    share : slice
-        Episodes that this rank scores.
 
     Returns
     -------
     PredictionScores
-        On the CPU; gathered over ranks where torch.distributed runs.
+        On the CPU.
     """
     agents, device = population[test.agent], simulator.delta_rms.device
-    return score_rollouts(
-        lambda episodes, windows: predict(simulator, agents[episodes].to(device), windows), test, device, share
-    )
+    return score_rollouts(lambda rows, windows: predict(simulator, agents[rows].to(device), windows), test, device)
 
 
 def score_rollouts(
-    rollout: Callable[[Tensor, EpisodeWindows], Tensor],
-    test: Trajectories,
-    device: torch.device | None = None,
-    share: slice = slice(None),
+    rollout: Callable[[Tensor, EpisodeWindows], Tensor], test: Trajectories, device: torch.device | None = None
 ) -> PredictionScores:
-    """As :func:`score_predictions`, of whatever predicts windows of test episodes.
+    """Score all test episodes of whatever predicts windows of them.
 
     Parameters
     ----------
@@ -281,14 +249,18 @@ def score_rollouts(
     test : Trajectories
     device : torch.device, optional
         The CPU where not given.
-    share : slice
     """
-    device = device or torch.device("cpu")
     windows = EpisodeWindows.cut(test)
-    metric = PredictionMetric(windows.agent, test.num_agents).to(device)
-    # A few thousand rollouts at a time bound the memory of a large test table.
-    for part in torch.arange(len(windows.agent))[share].split(4096):
-        window = windows.select(part).to(device)
-        metric.update(part.to(device), rollout(part, window), window.target, window.steps)
-    scores: PredictionScores = metric.compute()
-    return PredictionScores(*(value.cpu() for value in scores))
+    parts = []
+    for rows, window in window_parts(windows, torch.arange(len(windows.agent)), device or torch.device("cpu")):
+        scores = score_episodes(rollout(rows, window), window.target, window.steps)
+        parts.append(EpisodeScores(*(value.cpu() for value in scores)))
+    return combine_scores(EpisodeScores(*map(torch.cat, zip(*parts, strict=True))), windows.agent, test.num_agents)
+
+
+def window_parts(
+    windows: EpisodeWindows, episodes: Tensor, device: torch.device
+) -> Iterator[tuple[Tensor, EpisodeWindows]]:
+    """Some episodes (E',) and their windows on a device, a few thousand at a time to bound the memory of rollouts."""
+    for rows in episodes.split(_PART):
+        yield rows, windows.select(rows).to(device)

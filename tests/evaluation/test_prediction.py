@@ -7,7 +7,8 @@ from torchmetrics.functional import r2_score
 
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.evaluation.horizon import HorizonR2
-from persim_lightning.evaluation.prediction import EpisodeWindows, PredictionMetric
+from persim_lightning.evaluation.prediction import EpisodeWindows
+from persim_lightning.evaluation.prediction_metric import PredictionMetric
 from persim_lightning.types import Schema
 
 
