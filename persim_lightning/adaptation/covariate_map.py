@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from sklearn.linear_model import RidgeCV
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
 from torch import Tensor
 
 from persim_lightning.adaptation.posterior import FactorPrior, floored
 from persim_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 _DEGREES = (1, 2, 3, 4)
 _PENALTIES = np.logspace(-8, 2, 21)
@@ -81,6 +83,11 @@ def _fit(
     covariates: np.ndarray, targets: np.ndarray, degree: int, transform: np.ufunc | None
 ) -> tuple[Pipeline, np.ndarray] | None:
     """A regression, and every target's mean squared error for agents that are left out; None if it is too large."""
+    # Imported late: scikit-learn takes a second, and only covariates need it.
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler
+
     polynomial = PolynomialFeatures(degree, include_bias=False)
     features = polynomial.fit(covariates[:1]).n_output_features_
     if degree > 1 and features > _MAX_FEATURES_SHARE * len(covariates):

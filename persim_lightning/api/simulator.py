@@ -20,8 +20,6 @@ from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
 from persim_lightning.api.action_space import table_action_space
 from persim_lightning.api.answers import Plan, Prediction
-from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
-from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.tables.actions import decode_actions, encode_actions
 from persim_lightning.data.tables.canonical import clock_column, load_trajectories, trajectories_table
@@ -43,7 +41,6 @@ from persim_lightning.planning.planner import Planner, Problem
 from persim_lightning.planning.returns import EnsembleReturns
 from persim_lightning.support.files import read_json, write_json
 from persim_lightning.training.outcomes import fit_outcomes
-from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Schema
 
 _RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
@@ -164,6 +161,11 @@ class PersonalizedSimulator:
         PersimError
             If the table does not fit.
         """
+        # Imported late: Lightning takes seconds, and nothing else here needs it.
+        from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
+        from persim_lightning.data.datamodule import TrajectoryDataModule
+        from persim_lightning.training.persim import PerSimModule
+
         _check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
         # A string is a list of letters, too: TableColumns refuses it.
         roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]

@@ -14,6 +14,8 @@ from persim_lightning.types import Transitions
 
 # Table rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
 CHUNK_ROWS = 1 << 18
+# Rows at a time for closed-form work, which holds a (D, R) matrix in float64 for every row and member.
+PART_ROWS = 1 << 13
 
 
 class Gather(Protocol):

@@ -13,7 +13,7 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from persim_lightning.data.batches import BatchedModule, ChunkedBatches, ValidationBatches, check_divisible
+from persim_lightning.data.batches import PART_ROWS, BatchedModule, ChunkedBatches, ValidationBatches, check_divisible
 from persim_lightning.data.collecting.collect import ensure_test_data, ensure_training_data
 from persim_lightning.data.recordings import Recordings, TablePaths, environment_recordings, table_recordings
 from persim_lightning.data.tables.columns import TableColumns
@@ -21,9 +21,6 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.types import Schema, Statistics, Transitions
-
-# Rows at a time for closed-form work, which holds a (D, R) matrix in float64 for every row and member.
-PART_ROWS = 1 << 13
 
 
 class TrajectoryDataModule(pl.LightningDataModule):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
 from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
-from persim_lightning.data.datamodule import PART_ROWS
+from persim_lightning.data.batches import PART_ROWS
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
