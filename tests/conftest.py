@@ -10,8 +10,7 @@ import torch
 
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.data.tables.sources import write_table
-from persim_lightning.models.factorization import Ranks
-from persim_lightning.models.population import build_simulator
+from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema, WallContacts
 from tests.rooms import QUICK, ROLES, rooms
@@ -50,21 +49,20 @@ def random_simulator(kind: str, num_actions: int | None, wall: float = torch.inf
     """An untrained simulator whose every parameter is random, so that no term hides behind a zero."""
     torch.manual_seed(3)
     ranks = Ranks(4, 4, 4) if kind == "cp" else Ranks(2, 4, 3)
-    simulator = build_simulator(
-        {
-            "num_agents": 6,
-            "state_dim": 3,
-            "action_dim": 2 if num_actions is None else 1,
-            "num_actions": num_actions,
-            "members": 3,
-            "ranks": list(ranks),
-            "factorization": kind,
-            "state_hidden": [8, 7],
-            "action_hidden": [5],
-            "angles": [1],
-            "walls": wall < torch.inf,
-        }
+    config = SimulatorConfig(
+        num_agents=6,
+        state_dim=3,
+        action_dim=2 if num_actions is None else 1,
+        num_actions=num_actions,
+        members=3,
+        ranks=ranks,
+        factorization=kind,
+        state_hidden=(8, 7),
+        action_hidden=(5,),
+        angles=(1,),
+        walls=wall < torch.inf,
     )
+    simulator = Simulator(config)
     with torch.no_grad():
         for parameter in simulator.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -78,23 +76,6 @@ def random_simulator(kind: str, num_actions: int | None, wall: float = torch.inf
 
 def random_actions(num_actions: int | None, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, 2) if num_actions is None else torch.randint(num_actions, shape)
-
-
-def architecture_of(simulator: Simulator, kind: str) -> dict:
-    """Keyword arguments that build a simulator like :func:`random_simulator`'s."""
-    return {
-        "num_agents": simulator.num_agents,
-        "state_dim": simulator.state_dim,
-        "action_dim": simulator.action_dim,
-        "num_actions": simulator.num_actions,
-        "members": simulator.members,
-        "ranks": list(simulator.ranks),
-        "factorization": kind,
-        "state_hidden": [8, 7],
-        "action_hidden": [5],
-        "angles": [1],
-        "walls": simulator.walls.enabled,
-    }
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def refit_agent_factors(simulator: Simulator, batches: Iterable[Transitions]) ->
     Tensor, shape (M,), float64
         Mean squared error of each member on the training set, normalized units, after the refit.
     """
-    shape = (simulator.members, simulator.num_agents, simulator.ranks.agent)
+    shape = (simulator.members, simulator.num_agents, simulator.config.ranks.agent)
     device = simulator.delta_rms.device
     gram = torch.zeros(*shape, shape[-1], dtype=torch.float64, device=device)
     moment = torch.zeros(shape, dtype=torch.float64, device=device)

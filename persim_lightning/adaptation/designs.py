@@ -27,7 +27,7 @@ def agent_designs(simulator: Simulator, batch: Transitions) -> Tensor:
     state = simulator.state_encoder(batch.state.expand(members, *batch.state.shape))
     action = simulator.action_encoder(batch.action.expand(members, *batch.action.shape))
     # Coefficients are linear in the agent factor, so unit vectors give the matrix.
-    rank = simulator.ranks.agent
+    rank = simulator.config.ranks.agent
     unit = torch.eye(rank, device=state.device, dtype=state.dtype)[:, None].expand(members, rank, action.shape[1], rank)
     coefficients = simulator.factorization.coefficients(unit, action[:, None].expand(-1, rank, -1, -1))
     return torch.einsum("mbdj,mrbj->mbdr", state.double(), coefficients.double())

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.population import FittedPopulation, build_simulator
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.simulator import Simulator
 
 
 @torch.no_grad()
@@ -35,12 +36,12 @@ def extend_population(
     if known:
         raise ConfigurationError(f"agent {known[0]!r} is in the population already")
     before = population.simulator
-    architecture = {**population.architecture, "num_agents": before.num_agents + len(agent_ids)}
+    config = before.config.with_agents(before.num_agents + len(agent_ids))
     # Initial weights are drawn, and then replaced: nobody else's random numbers should depend on that.
     with torch.random.fork_rng(devices=[]):
-        simulator = build_simulator(architecture).to(before.delta_rms.device)
+        simulator = Simulator(config).to(before.delta_rms.device)
     state = before.state_dict()
     deviation = factors.to(before.delta_rms) - before.agent_encoder.shared
     state["agent_encoder.deviation"] = torch.cat((before.agent_encoder.deviation, deviation), dim=1)
     simulator.load_state_dict(state)
-    return FittedPopulation(simulator, architecture, population.schema, (*population.agent_ids, *agent_ids))
+    return FittedPopulation(simulator, population.schema, (*population.agent_ids, *agent_ids))

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import read_json, write_json
@@ -65,10 +64,9 @@ def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tens
     Tensor, shape (M·K, B, H+1, D)
     """
     draws, batch = factors.shape[1:3]
-    first = population.simulator.num_agents
-    drawn = extend_population(population, [f"draw {row}" for row in range(draws * batch)], factors.flatten(1, 2))
-    rows = first + torch.arange(draws * batch)
-    many = drawn.simulator.rollout(rows, states.repeat(draws, 1), actions.repeat(draws, *[1] * (actions.ndim - 1)))
+    simulator = population.simulator
+    repeated = states.repeat(draws, 1), actions.repeat(draws, *[1] * (actions.ndim - 1))
+    many = simulator.rollout_factors(factors.flatten(1, 2).to(simulator.delta_rms), *repeated)
     return many.unflatten(1, (draws, batch)).flatten(0, 1)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.agent_simulator import AgentSimulator
+from persim_lightning.models.contraction import plain_delta
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import atomic_write
 
@@ -37,26 +37,10 @@ class PlainStep(nn.Module):
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """States (M, B, D), actions (B,) int64 or (B, A) -> next states (M, B, D)."""
-        own = self.simulator
-        inputs = state.mT
-        if own.angles:
-            angles = inputs[:, own.angles]
-            inputs = torch.cat((inputs, angles.sin(), angles.cos()), dim=1)
-        features = inputs
-        for weight, bias in own.hidden_layers():
-            features = F.gelu(weight @ features + bias)
-        output = own.head_inputs[0] @ inputs + own.head_bias[0]
-        if own.head_hidden.shape[-1]:
-            output = output + own.head_hidden[0] @ features
-        # (M, K, D, B): what a discrete action selects, or what a continuous one's factors weigh.
-        if own.action_encoder is None:
-            weights = F.one_hot(action, output.shape[1] // own.state_dim).to(state.dtype)
-            parts = output.unflatten(1, (-1, own.state_dim)).permute(0, 3, 2, 1)
-        else:
-            weights = own.action_encoder(action.expand(own.members, *action.shape))
-            parts = output.unflatten(1, (own.state_dim, -1)).permute(0, 3, 1, 2)
-        following = state + (parts * weights.unsqueeze(-2)).sum(-1)
-        return own.walls.stop(following) if own.walls.enabled else following
+        simulator = self.simulator
+        delta = plain_delta(simulator.parts, state, action, simulator.angles, simulator.action_encoder)
+        following = state + delta
+        return simulator.walls.stop(following) if simulator.walls.enabled else following
 
 
 def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> Path:

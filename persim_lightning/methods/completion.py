@@ -17,7 +17,7 @@ from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor, nn
 
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.config import Ranks
 from persim_lightning.models.rollout import rollout
 from persim_lightning.theory.cells import Cells
 from persim_lightning.theory.masked import Completion, complete, observe

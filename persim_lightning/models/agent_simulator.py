@@ -1,32 +1,41 @@
-"""The simulators of a few agents: the population's, with agent and action factors contracted into the last layer.
+"""The simulators of a few agents, contracted for speed.
 
-The contraction is exact: with discrete actions the state network's output shrinks from D·R to D numbers per action, and
-standardizing the state is folded into the first layer. Arrays lie feature by feature, rows last, and every layer writes
-into a buffer of its own: with networks this small, memory traffic costs as much as the products.
+Arrays lie feature by feature, rows last, and every layer writes into a buffer of its own: with networks this small,
+memory traffic costs as much as the products.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from persim_lightning.models.encoders import MemberEmbedding
+from persim_lightning.models.contraction import Contracted, contract, select_outputs, with_angles
+from persim_lightning.models.encoders import ContinuousActionEncoder
 from persim_lightning.models.rollout import rollout
-
-if TYPE_CHECKING:
-    from persim_lightning.models.encoders import StateEncoder
-    from persim_lightning.models.simulator import Simulator
+from persim_lightning.models.simulator import Simulator
 
 # In place: a new array for every activation costs more than computing it.
 _gelu_ = torch.ops.aten.gelu_
 
 
+def personalize(simulator: Simulator, *agents: int) -> AgentSimulator:
+    """The simulators of some agents, given by their indices 0 … N-1, contracted for speed.
+
+    Raises
+    ------
+    IndexError
+        If there is no such agent.
+    """
+    for agent in agents:
+        if not 0 <= agent < simulator.num_agents:
+            raise IndexError(f"agent index {agent} is outside 0 … {simulator.num_agents - 1}")
+    return AgentSimulator(simulator, simulator.agent_encoder.table()[:, list(agents)])
+
+
 class AgentSimulator(nn.Module):
     """Predicts Δs of G agents with all M members; for inference only.
 
-    Made by :meth:`persim_lightning.models.simulator.Simulator.personalize`; holds no factor of any other agent.
+    Made by :func:`personalize`; holds no factor of any other agent.
 
     Parameters
     ----------
@@ -35,30 +44,32 @@ class AgentSimulator(nn.Module):
         Factors of the agents.
     """
 
-    @torch.no_grad()
     def __init__(self, simulator: Simulator, factors: Tensor) -> None:
         super().__init__()
         self.members, self.state_dim, self.num_agents = simulator.members, simulator.state_dim, factors.shape[1]
         self.walls, self.angles = simulator.walls, simulator.state_encoder.angles
-        self.action_encoder = None if simulator.is_discrete else simulator.action_encoder
-        layers, head = _unstandardized(simulator.state_encoder)
-        self._depth = len(layers)
-        for index, (weight, bias) in enumerate(layers):
-            self.register_buffer(f"weight{index}", weight.mT.contiguous())
-            self.register_buffer(f"bias{index}", bias.mT.contiguous())
-        weight, bias = (_contract(part, simulator, factors) for part in head)
-        hidden = weight.shape[-1] - simulator.state_encoder.inputs_dim
-        self.register_buffer("head_hidden", weight[..., :hidden].contiguous())
-        self.register_buffer("head_inputs", weight[..., hidden:].contiguous())
-        self.register_buffer("head_bias", bias)
+        encoder = simulator.action_encoder
+        self.action_encoder = encoder if isinstance(encoder, ContinuousActionEncoder) else None
+        parts = contract(simulator, factors)
+        self._depth = len(parts.hidden)
+        for index, (weight, bias) in enumerate(parts.hidden):
+            self.register_buffer(f"weight{index}", weight)
+            self.register_buffer(f"bias{index}", bias)
+        self.register_buffer("head_hidden", parts.head_hidden)
+        self.register_buffer("head_inputs", parts.head_inputs)
+        self.register_buffer("head_bias", parts.head_bias)
         self._arrays: list[Tensor] = []
 
     head_hidden: Tensor
     head_inputs: Tensor
     head_bias: Tensor
 
-    def hidden_layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Weights (M, out, in) and biases (M, out, 1) of the state network's hidden layers, on raw inputs."""
+    @property
+    def parts(self) -> Contracted:
+        """The contracted network."""
+        return Contracted(self._hidden_layers(), self.head_hidden, self.head_inputs, self.head_bias)
+
+    def _hidden_layers(self) -> list[tuple[Tensor, Tensor]]:
         return [(getattr(self, f"weight{index}"), getattr(self, f"bias{index}")) for index in range(self._depth)]
 
     def forward(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
@@ -77,23 +88,14 @@ class AgentSimulator(nn.Module):
         Tensor, shape (M, B, D)
         """
         output = self._head(states.mT, agents)
-        rows = output.shape[-1]
-        if self.action_encoder is None:
-            table = output.view(self.members, -1, self.state_dim, rows)
-            index = actions.expand(self.members, 1, self.state_dim, rows)
-            return table.gather(1, index).squeeze(1).mT
-        action = self.action_encoder(actions.expand(self.members, *actions.shape))
-        return (output.view(self.members, self.state_dim, -1, rows) * action.mT[:, None]).sum(2).mT
+        return select_outputs(output, actions, self.state_dim, self.action_encoder)
 
     def _head(self, states: Tensor, agents: Tensor | None) -> Tensor:
         """(M, D, B) -> what the actions select or multiply, (M, ·, B)."""
-        inputs = states
-        if self.angles:
-            angles = states[:, self.angles]
-            inputs = torch.cat((states, angles.sin(), angles.cos()), dim=1)
+        inputs = with_angles(states, self.angles)
         *layers, direct, output = self._workspace(states)
         features = inputs
-        for (weight, bias), out in zip(self.hidden_layers(), layers, strict=True):
+        for (weight, bias), out in zip(self._hidden_layers(), layers, strict=True):
             features = _gelu_(torch.baddbmm(bias, weight, features, out=out))
         start = 0
         for group, size in enumerate(self._sizes(agents, states.shape[-1])):
@@ -122,7 +124,7 @@ class AgentSimulator(nn.Module):
             or (old.shape[-1], old.is_inference()) != (rows, inference)
             or (old.dtype, old.device) != (like.dtype, like.device)
         ):
-            widths = [weight.shape[1] for weight, _ in self.hidden_layers()]
+            widths = [weight.shape[1] for weight, _ in self._hidden_layers()]
             widths += 2 * [self.head_bias.shape[2]]
             self._arrays = [self.head_bias.new_empty(self.members, width, rows) for width in widths]
         return self._arrays
@@ -137,45 +139,3 @@ class AgentSimulator(nn.Module):
     def rollout(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
         """Open-loop rollouts: states (B, D), actions (B, H)|(B, H, A), agents (B,) ascending -> (M, B, H+1, D)."""
         return rollout(lambda s, a: self.step(s, a, agents), self.members, states, actions)
-
-
-def _unstandardized(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """The encoder's hidden layers and its head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
-    scale = torch.ones(encoder.inputs_dim, dtype=torch.float64, device=encoder.state_std.device)
-    shift = torch.zeros_like(scale)
-    scale[: len(encoder.state_std)] = 1 / encoder.state_std.double()
-    shift[: len(encoder.state_std)] = -encoder.state_mean.double() / encoder.state_std.double()
-
-    def fold(weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Of a layer whose columns from `first` on take the encoder's inputs."""
-        own = weight[:, first:].double()
-        folded = torch.cat((weight[:, :first], (own * scale[:, None]).to(weight.dtype)), dim=1)
-        return folded, (bias.double() + shift @ own[:, None]).to(bias.dtype).view_as(bias)
-
-    hidden: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in encoder.mlp.hidden]  # type: ignore[misc]
-    if hidden:
-        hidden[0] = fold(*hidden[0], first=0)
-    weight, bias = encoder.mlp.head()
-    return hidden, fold(weight, bias, first=weight.shape[1] - encoder.inputs_dim)
-
-
-def _contract(part: Tensor, simulator: Simulator, factors: Tensor) -> Tensor:
-    """Fold agents' factors into a part of the head: (M, in, D·R) -> (G, M, out, in).
-
-    The outputs are (action, d) for discrete actions and (d, k) for continuous ones, with k running over the action
-    rank.
-    """
-    part = part.unflatten(-1, simulator.state_encoder.shape) * simulator.delta_rms[:, None]
-    if isinstance(simulator.action_encoder, MemberEmbedding):
-        actions = simulator.action_encoder.table()
-    else:
-        rank = simulator.ranks.action
-        actions = torch.eye(rank, device=factors.device, dtype=factors.dtype).expand(len(factors), rank, rank)
-    # Coefficients are linear in the action factor, so unit vectors give the matrix (M, G, A or R_action, R_state).
-    agents, count = factors.shape[1], actions.shape[1]
-    coefficients = simulator.factorization.coefficients(
-        factors[:, :, None].expand(-1, -1, count, -1).flatten(1, 2),
-        actions[:, None].expand(-1, agents, -1, -1).flatten(1, 2),
-    ).unflatten(1, (agents, count))
-    equation = "mhdr,mgar->gmadh" if simulator.is_discrete else "mhdr,mgar->gmdah"
-    return torch.einsum(equation, part, coefficients).flatten(2, 3).contiguous()

@@ -1,29 +1,24 @@
 """Where the encoders meet: CP and Tucker layers, and the TensorLy tensors that they stand for.
 
 Both layers contract everything but the state into one vector of coefficients, `Δs_d = Σ_j v_j(s, d) · c_j(n, a)`. That
-shared form is what makes personalization (:mod:`persim_lightning.models.agent_simulator`) one rule for both.
+shared form is what makes the contraction (:mod:`persim_lightning.models.contraction`) one rule for both.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorly as tl
 import torch
-from tensorly.cp_tensor import CPTensor
-from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor, nn
 
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.config import Ranks
 
-
-class Ranks(NamedTuple):
-    """Length of the vectors that the agent, state and action encoders give."""
-
-    agent: int
-    state: int
-    action: int
+# TensorLy is imported where it is used: commands that only predict should not wait for it.
+if TYPE_CHECKING:
+    from tensorly.cp_tensor import CPTensor
+    from tensorly.tucker_tensor import TuckerTensor
 
 
 class CPLayer(nn.Module):
@@ -63,6 +58,8 @@ class CPLayer(nn.Module):
         CPTensor
             NumPy factors (N, M·R), (S, M·R), (A, M·R); dense shape (N, S, A).
         """
+        from tensorly.cp_tensor import CPTensor
+
         members, _, rank = agent.shape
         factors = [factor.movedim(0, 1).flatten(1).double().numpy() for factor in (agent, state, action)]
         return CPTensor((np.full(members * rank, 1 / members), factors))
@@ -108,6 +105,8 @@ class TuckerLayer(nn.Module):
         TuckerTensor
             NumPy core (M·R_n, M·R_s, M·R_a) and factors (N, M·R_n), (S, M·R_s), (A, M·R_a); dense shape (N, S, A).
         """
+        from tensorly.tucker_tensor import TuckerTensor
+
         members, *ranks = self.core.shape
         core = np.zeros([members * rank for rank in ranks])
         for member, block in enumerate(self.core.detach().double().cpu().numpy()):
@@ -118,6 +117,9 @@ class TuckerLayer(nn.Module):
 
 def to_dense(tensor: CPTensor | TuckerTensor) -> np.ndarray:
     """Dense form of a factorized tensor by TensorLy's own reconstruction."""
+    import tensorly as tl
+    from tensorly.cp_tensor import CPTensor
+
     dense: np.ndarray = tl.cp_to_tensor(tensor) if isinstance(tensor, CPTensor) else tl.tucker_to_tensor(tensor)
     return dense
 

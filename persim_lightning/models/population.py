@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,16 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persim_lightning.errors import PersimError, SimulatorFileError
-from persim_lightning.models.agent_simulator import AgentSimulator
-from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.agent_simulator import AgentSimulator, personalize
+from persim_lightning.models.config import SimulatorConfig
 from persim_lightning.models.simulator import Simulator
+from persim_lightning.store.names import DESCRIPTION, WEIGHTS
 from persim_lightning.support.files import atomic_write, write_json
 from persim_lightning.types import Schema
 
 FORMAT = 3
-# It did not hold the members' noise, which only adaptation needs.
-_WITHOUT_NOISE = 2
-WEIGHTS, DESCRIPTION = "simulator.safetensors", "simulator.json"
 
 
 class FittedPopulation:
@@ -32,17 +29,13 @@ class FittedPopulation:
     Parameters
     ----------
     simulator : Simulator
-    architecture : dict
-        Keyword arguments that built `simulator`, JSON-serializable.
     schema : Schema
     agent_ids : sequence of int or str
         Position = agent index.
     """
 
-    def __init__(
-        self, simulator: Simulator, architecture: dict[str, Any], schema: Schema, agent_ids: Sequence[int | str]
-    ) -> None:
-        self.simulator, self.architecture, self.schema = simulator.eval(), architecture, schema
+    def __init__(self, simulator: Simulator, schema: Schema, agent_ids: Sequence[int | str]) -> None:
+        self.simulator, self.schema = simulator.eval(), schema
         self.agent_ids = tuple(agent_ids)
         self._index = {label: index for index, label in enumerate(self.agent_ids)}
 
@@ -62,7 +55,7 @@ class FittedPopulation:
 
     def personalize(self, *agents: int | str) -> AgentSimulator:
         """The simulators of some agents, given by their ids, contracted for speed."""
-        return self.simulator.personalize(*self.index(agents).tolist())
+        return personalize(self.simulator, *self.index(agents).tolist())
 
     def rollout(self, agent: int | str, state: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> np.ndarray:
         """What the agent would do: the open-loop trajectory of every ensemble member.
@@ -82,15 +75,15 @@ class FittedPopulation:
             uncertainty.
         """
         states = torch.as_tensor(state, dtype=torch.float32)
-        kind = torch.int64 if self.simulator.is_discrete else torch.float32
+        kind = torch.int64 if self.simulator.config.is_discrete else torch.float32
         plan = torch.as_tensor(actions, dtype=kind)
         shape = (self.schema.state_dim,)
         if states.shape != shape:
             raise PersimError(f"state has shape {tuple(states.shape)}, but must have {shape}: {self.schema.state}")
-        if plan.shape[1:] != (() if self.simulator.is_discrete else (self.schema.action_dim,)):
-            wanted = "(H,)" if self.simulator.is_discrete else f"(H, {self.schema.action_dim})"
+        if plan.shape[1:] != (() if self.simulator.config.is_discrete else (self.schema.action_dim,)):
+            wanted = "(H,)" if self.simulator.config.is_discrete else f"(H, {self.schema.action_dim})"
             raise PersimError(f"actions have shape {tuple(plan.shape)}, but must have {wanted}: {self.schema.action}")
-        known = self.simulator.num_actions
+        known = self.simulator.config.num_actions
         if known is not None:
             given = torch.as_tensor(actions)
             if bool(((given != plan) | (plan < 0) | (plan >= known)).any()):
@@ -106,7 +99,7 @@ class FittedPopulation:
         write_json(
             {
                 "format": FORMAT,
-                "architecture": self.architecture,
+                "architecture": self.simulator.config.to_dict(),
                 "schema": self.schema.to_dict(),
                 "agent_ids": list(self.agent_ids),
             },
@@ -129,22 +122,16 @@ class FittedPopulation:
                 raise SimulatorFileError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
             values = json.loads(description.read_text())
-            if values["format"] not in (_WITHOUT_NOISE, FORMAT):
-                raise SimulatorFileError(f"{description}: format {values['format']}, but this version reads {FORMAT}")
-            simulator = build_simulator(values["architecture"])
-            state = load_file(weights)
-            if values["format"] == _WITHOUT_NOISE:
-                state["noise"] = simulator.noise
-            simulator.load_state_dict(state)
+            if values["format"] != FORMAT:
+                raise SimulatorFileError(
+                    f"{description}: format {values['format']}, but this version reads {FORMAT}: fit it again"
+                )
+            simulator = Simulator(SimulatorConfig.from_dict(values["architecture"]))
+            simulator.load_state_dict(load_file(weights))
             schema = Schema.from_dict(values["schema"])
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise SimulatorFileError(
                 f"{folder}: not a readable simulator ({type(error).__name__}: {reason})"
             ) from error
-        return cls(simulator, values["architecture"], schema, values["agent_ids"])
-
-
-def build_simulator(architecture: dict[str, Any]) -> Simulator:
-    """A simulator from JSON-serializable keyword arguments (`ranks` as a list of three)."""
-    return Simulator(**{**architecture, "ranks": Ranks(*architecture["ranks"])})
+        return cls(simulator, schema, values["agent_ids"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from tensorly.cp_tensor import CPTensor
-from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor, nn
 
-from persim_lightning.models.agent_simulator import AgentSimulator
+from persim_lightning.models.config import SimulatorConfig
 from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
-from persim_lightning.models.factorization import Ranks, build_factorization
+from persim_lightning.models.factorization import build_factorization
 from persim_lightning.models.rollout import rollout
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Statistics
+
+if TYPE_CHECKING:
+    from tensorly.cp_tensor import CPTensor
+    from tensorly.tucker_tensor import TuckerTensor
 
 
 class Simulator(nn.Module):
@@ -22,67 +24,45 @@ class Simulator(nn.Module):
 
     Parameters
     ----------
-    num_agents, state_dim : int
-        N and D.
-    action_dim : int
-        Number of action coordinates (1 for discrete actions).
-    num_actions : int or None
-        Number of discrete actions; None for continuous ones.
-    members : int
-        M.
-    ranks : Ranks
-    factorization : {'cp', 'tucker'}
-    state_hidden, action_hidden : sequence of int
-        Hidden widths of the state encoder and of the encoder of continuous actions.
-    angles : sequence of int
-        State coordinates that are unbounded angles.
-    walls : bool
-        Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
-    action_spread : float
-        Standard deviation of discrete actions' initial factors. They must differ from the start; agents must not.
+    config : SimulatorConfig
     """
 
     delta_rms: Tensor
     noise: Tensor
     state_range: Tensor
 
-    def __init__(
-        self,
-        *,
-        num_agents: int,
-        state_dim: int,
-        action_dim: int,
-        num_actions: int | None,
-        members: int,
-        ranks: Ranks,
-        factorization: str = "cp",
-        state_hidden: Sequence[int] = (64, 64),
-        action_hidden: Sequence[int] = (64,),
-        angles: Sequence[int] = (),
-        walls: bool = False,
-        action_spread: float = 1.0,
-    ) -> None:
+    def __init__(self, config: SimulatorConfig) -> None:
         super().__init__()
-        self.walls = Walls(state_dim, walls)
-        self.ranks = ranks
-        self.num_agents, self.state_dim, self.members = num_agents, state_dim, members
-        self.num_actions, self.action_dim = num_actions, action_dim
-        self.agent_encoder = MemberEmbedding(members, num_agents, ranks.agent, spread=0.0)
-        self.state_encoder = StateEncoder(members, state_dim, ranks.state, state_hidden, angles)
+        self.config = config
+        members, state_dim, ranks = config.members, config.state_dim, config.ranks
+        self.walls = Walls(state_dim, config.walls)
+        self.agent_encoder = MemberEmbedding(members, config.num_agents, ranks.agent, spread=0.0)
+        self.state_encoder = StateEncoder(members, state_dim, ranks.state, config.state_hidden, config.angles)
         self.action_encoder: ContinuousActionEncoder | MemberEmbedding = (
-            ContinuousActionEncoder(members, action_dim, ranks.action, action_hidden)
-            if num_actions is None
-            else MemberEmbedding(members, num_actions, ranks.action, spread=action_spread)
+            ContinuousActionEncoder(members, config.action_dim, ranks.action, config.action_hidden)
+            if config.num_actions is None
+            else MemberEmbedding(members, config.num_actions, ranks.action, spread=config.action_spread)
         )
-        self.factorization = build_factorization(factorization, members, ranks)
+        self.factorization = build_factorization(config.factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
-        # Mean squared error of each member and coordinate on the training set, normalized; NaN until it is known.
+        # Noise variance of each member and coordinate, normalized units; NaN until it is known.
         self.register_buffer("noise", torch.full((members, state_dim), torch.nan))
         self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
     @property
-    def is_discrete(self) -> bool:
-        return self.num_actions is not None
+    def members(self) -> int:
+        """M."""
+        return self.config.members
+
+    @property
+    def num_agents(self) -> int:
+        """N."""
+        return self.config.num_agents
+
+    @property
+    def state_dim(self) -> int:
+        """D."""
+        return self.config.state_dim
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Take normalization constants from the training set.
@@ -111,9 +91,11 @@ class Simulator(nn.Module):
         -------
         Tensor, shape (M, B, D)
         """
-        output: Tensor = self.factorization(
-            self.agent_encoder(agents), self.state_encoder(states), self.action_encoder(actions)
-        )
+        return self._normalized_delta(self.agent_encoder(agents), states, actions)
+
+    def _normalized_delta(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """As :meth:`normalized_delta`, from agent factors (M, B, R)."""
+        output: Tensor = self.factorization(factors, self.state_encoder(states), self.action_encoder(actions))
         return output
 
     def forward(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
@@ -122,11 +104,15 @@ class Simulator(nn.Module):
 
     def step(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
         """Next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
-        shared = (self.members, *actions.shape)
-        following: Tensor = self.walls(states + self(agents.expand(self.members, -1), states, actions.expand(shared)))
+        return self._step(self.agent_encoder(agents.expand(self.members, -1)), states, actions)
+
+    def _step(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """As :meth:`step`, from agent factors (M, B, R)."""
+        shared = actions.expand(self.members, *actions.shape)
+        delta = self._normalized_delta(factors, states, shared) * self.delta_rms
+        following: Tensor = self.walls(states + delta)
         return following
 
-    @torch.no_grad()
     def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
         """Open-loop rollouts, each member along a trajectory of its own.
 
@@ -142,20 +128,12 @@ class Simulator(nn.Module):
         Tensor, shape (M, B, H+1, D)
             Starts with the initial state.
         """
-        return rollout(lambda s, a: self.step(agents, s, a), self.members, states, actions)
+        return self.rollout_factors(self.agent_encoder(agents.expand(self.members, -1)), states, actions)
 
-    def personalize(self, *agents: int) -> AgentSimulator:
-        """Some agents' own simulators, with their factors (and every discrete action's) folded into the last layer.
-
-        Parameters
-        ----------
-        *agents : int
-            Agent indices, 0 … N-1.
-        """
-        for agent in agents:
-            if not 0 <= agent < self.num_agents:
-                raise IndexError(f"agent index {agent} is outside 0 … {self.num_agents - 1}")
-        return AgentSimulator(self, self.agent_encoder.table()[:, list(agents)])
+    @torch.no_grad()
+    def rollout_factors(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+        """Open-loop rollouts of agents that are given by their factors (M, B, R); otherwise as :meth:`rollout`."""
+        return rollout(lambda s, a: self._step(factors, s, a), self.members, states, actions)
 
     @torch.no_grad()
     def as_tensor(self, agents: Tensor, states: Tensor, actions: Tensor) -> CPTensor | TuckerTensor:

@@ -303,8 +303,8 @@ def check_learned(
             quadratic=_by_name(facts, recovery.quadratic),
         )
     check = LearnedCheck(
-        factorization=personalized.architecture["factorization"],
-        ranks=list(simulator.ranks),
+        factorization=personalized.simulator.config.factorization,
+        ranks=list(simulator.config.ranks),
         spectrum=_relative(compress(merged(free), limit=1).spectra),
         against_truth=None if truth is None else _against_truth(personalized, sample, free, truth),
         covariates=covariates,
@@ -327,7 +327,7 @@ def _against_truth(
     personalized: FittedPopulation, sample: Sample, free: np.ndarray, truth: TrueTensor
 ) -> TruthComparison:
     """Errors, agent directions and factor match; `free` is the scaled tensor without walls."""
-    rank = personalized.simulator.ranks.agent
+    rank = personalized.simulator.config.ranks.agent
     predicted = learned_tensor(personalized, sample.agents, sample.states, sample.actions) / truth.scale
     residual, size = (np.square(values).mean((0, 1, 2)) for values in (predicted - truth.scaled, truth.scaled))
     coordinates = np.sqrt(residual / np.maximum(size, 1e-300)).tolist()
@@ -335,7 +335,7 @@ def _against_truth(
     true_directions, own_directions = leading_directions(truth.scaled, rank), leading_directions(free, rank)
     unique = None
     match = None
-    if personalized.architecture["factorization"] == "cp":
+    if personalized.simulator.config.factorization == "cp":
         factors = _first_member(personalized, sample, truth.scale)
         unique = is_unique(factors)
         target = cp_fit(truth.compressed, rank).cp if unique else None
@@ -355,7 +355,7 @@ def _against_truth(
 def _first_member(personalized: FittedPopulation, sample: Sample, scale: np.ndarray) -> list[np.ndarray]:
     """CP factors of the first member, coordinates scaled."""
     simulator = personalized.simulator
-    rank, device = simulator.ranks.agent, simulator.delta_rms.device
+    rank, device = simulator.config.ranks.agent, simulator.delta_rms.device
     tensor = simulator.as_tensor(sample.agents, sample.states.float().to(device), sample.actions.to(device))
     agents, states, actions = (factor[:, :rank] for factor in tensor.factors)
     states = (states.reshape(-1, len(scale), rank) / scale[:, None]).reshape(-1, rank)

@@ -19,7 +19,7 @@ from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor
 
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.factorization import Ranks
+from persim_lightning.models.config import Ranks
 
 # Keeps the normal equations regular where factors become parallel or a core has directions that nothing sees.
 _JITTER = 1e-10

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.models.factorization import Ranks, to_dense
+from persim_lightning.models.config import Ranks
+from persim_lightning.models.factorization import to_dense
 from persim_lightning.theory.cells import Cells
 from persim_lightning.theory.masked import complete, observe
 

@@ -18,8 +18,10 @@ from persim_lightning.data.batches import TransitionGather
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.ensemble import select_members
-from persim_lightning.models.population import FittedPopulation, build_simulator
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.simulator import Simulator
 from persim_lightning.training.chunks import one_cycle_adam, train_on_chunk
 from persim_lightning.types import Schema, Transitions
 
@@ -104,24 +106,21 @@ class PerSimModule(pl.LightningModule):
         self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
         self.automatic_optimization = False
         self.members = members + spare_members
-        self.architecture: dict[str, Any] = {
-            "num_agents": num_agents,
-            "state_dim": state_dim,
-            "action_dim": action_dim,
-            "num_actions": num_actions,
-            "members": self.members,
-            "ranks": [given or rank for given in (rank_agent, rank_state, rank_action)],
-            "factorization": factorization,
-            "state_hidden": [hidden_width] * hidden_layers,
-            "action_hidden": [action_hidden_width] * action_hidden_layers,
-            "angles": angles or [],
-            "walls": walls,
-            "action_spread": action_spread,
-        }
-        outside = [index for index in angles or [] if not 0 <= index < state_dim]
-        if outside:
-            raise ConfigurationError(f"angles: {outside[0]} is no state coordinate (there are {state_dim}, from 0)")
-        self.simulator = build_simulator(self.architecture)
+        config = SimulatorConfig(
+            num_agents=num_agents,
+            state_dim=state_dim,
+            action_dim=action_dim,
+            num_actions=num_actions,
+            members=self.members,
+            ranks=Ranks(*(each or rank for each in (rank_agent, rank_state, rank_action))),
+            factorization=factorization,
+            state_hidden=(hidden_width,) * hidden_layers,
+            action_hidden=(action_hidden_width,) * action_hidden_layers,
+            angles=tuple(angles or ()),
+            walls=walls,
+            action_spread=action_spread,
+        )
+        self.simulator = Simulator(config)
         if not agent_factors:
             deviation = self.simulator.agent_encoder.deviation.requires_grad_(False)
             deviation.zero_()
@@ -178,7 +177,7 @@ class PerSimModule(pl.LightningModule):
         self.simulator.noise.copy_(loss.clamp(min=_NOISE_FLOOR))
         if self.hparams["spare_members"]:
             best = loss.mean(1).argsort()[: self.hparams["members"]].sort().values
-            self.simulator, self.architecture = select_members(self.simulator, self.architecture, best)
+            self.simulator = select_members(self.simulator, best)
 
     @torch.no_grad()
     def _noise(self, transitions: Iterable[Transitions]) -> Tensor:
@@ -246,4 +245,4 @@ class PerSimModule(pl.LightningModule):
     def personalized(self) -> FittedPopulation:
         """The trained simulators, as users hold and save them."""
         datamodule = self.datamodule
-        return FittedPopulation(self.simulator, self.architecture, datamodule.schema, datamodule.agent_ids)
+        return FittedPopulation(self.simulator, datamodule.schema, datamodule.agent_ids)

@@ -7,7 +7,7 @@ from persim_lightning.adaptation.agent_factors import refit_agent_factors
 from persim_lightning.adaptation.designs import agent_designs
 from persim_lightning.models.ensemble import select_members
 from persim_lightning.types import Transitions
-from tests.conftest import architecture_of, random_actions, random_simulator
+from tests.conftest import random_actions, random_simulator
 
 KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
 
@@ -67,8 +67,8 @@ def test_an_agent_without_rows_gets_the_population_mean():
 def test_selected_members_predict_as_before(kind, num_actions):
     simulator = random_simulator(kind, num_actions)
     chosen = torch.tensor([2, 0])
-    smaller, architecture = select_members(simulator, architecture_of(simulator, kind), chosen)
-    assert architecture["members"] == 2
+    smaller = select_members(simulator, chosen)
+    assert smaller.config == simulator.config.with_members(2)
     agents, states, actions = torch.arange(6), torch.randn(6, 3), random_actions(num_actions, 6, 4)
     assert torch.equal(smaller.rollout(agents, states, actions), simulator.rollout(agents, states, actions)[chosen])
 

@@ -7,13 +7,13 @@ from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.intervals import LEVELS, Calibration, drawn_factors, sampled_rollouts, spread
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.types import Schema
-from tests.conftest import architecture_of, random_actions, random_simulator
+from tests.conftest import random_actions, random_simulator
 
 
 @pytest.fixture
 def population():
     simulator = random_simulator("cp", 4)
-    return FittedPopulation(simulator, architecture_of(simulator, "cp"), Schema(("x", "y", "z"), ("a",), 4), range(6))
+    return FittedPopulation(simulator, Schema(("x", "y", "z"), ("a",), 4), range(6))
 
 
 def rows(population, agents):
@@ -29,6 +29,14 @@ def test_no_uncertainty_is_the_plain_rollout(population):
     plain = population.simulator.rollout(agents, states, actions)
     assert drawn.shape == (12, 2, 6, 3)
     torch.testing.assert_close(drawn, plain.repeat_interleave(4, dim=0), atol=1e-5, rtol=1e-4)
+
+
+def test_agents_may_have_any_name(population):
+    """Draws are rolled out as factors, not as further agents with invented names."""
+    named = FittedPopulation(population.simulator, population.schema, ["draw 0", "draw 1", "b", "c", "d", "e"])
+    mean, states, actions = rows(named, torch.tensor([0]))
+    drawn = drawn_factors(mean, torch.zeros(3, 1, 4, 4, dtype=torch.float64), draws=2)
+    assert sampled_rollouts(named, drawn, states, actions).shape == (6, 1, 6, 3)
 
 
 def test_draws_have_the_mean_and_covariance_of_the_beliefs(population):

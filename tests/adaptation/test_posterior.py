@@ -11,7 +11,7 @@ from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, 
 from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.types import Schema, Transitions
-from tests.conftest import architecture_of, random_actions, random_simulator
+from tests.conftest import random_actions, random_simulator
 
 KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
 
@@ -139,7 +139,7 @@ def test_a_population_grows_and_nobody_changes(kind, num_actions):
     simulator = simulator_of(kind, num_actions)
     action = ("a", "b") if num_actions is None else ("a",)
     schema = Schema(("x", "y", "z"), action, num_actions)
-    population = FittedPopulation(simulator, architecture_of(simulator, kind), schema, tuple("abcdef"))
+    population = FittedPopulation(simulator, schema, tuple("abcdef"))
     copy = simulator.agent_encoder.table()[:, 2:3]
     larger = extend_population(population, ["new"], copy)
     plan, state = random_actions(num_actions, 5), np.array([0.1, 0.2, 0.3])

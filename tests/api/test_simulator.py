@@ -233,7 +233,7 @@ def test_a_single_column_of_categories_is_planned_as_a_discrete_action():
     fitted = PersonalizedSimulator.fit(
         table, **{**ROLES, "action": ["drug"]}, terminated="gone", rank=2, epochs=20, progress=False
     )
-    assert fitted.population.simulator.num_actions == 3
+    assert fitted.population.simulator.config.num_actions == 3
     planned = fitted.plan("p1", [1.0, 7.0], objective=lambda s, a, after: -after[..., 0], horizon=3)
     assert planned.actions == {"drug": ["strong"] * 3}
     assert fitted.outcomes.end_net is not None

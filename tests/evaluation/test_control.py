@@ -14,7 +14,9 @@ from persim_lightning.envs.mountain_car import dynamics
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_episodes, film_episode
-from persim_lightning.models.population import FittedPopulation, build_simulator
+from persim_lightning.models.config import Ranks, SimulatorConfig
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.simulator import Simulator
 from persim_lightning.planning.icem import ICEM
 from persim_lightning.planning.shooting import RandomShooting
 from tests.conftest import ROOT
@@ -26,23 +28,23 @@ def untrained(name):
     environment = get_environment(name)
     schema = environment.schema
     torch.manual_seed(0)
-    architecture = {
-        "num_agents": 6,
-        "state_dim": schema.state_dim,
-        "action_dim": schema.action_dim,
-        "num_actions": schema.num_actions,
-        "members": 2,
-        "ranks": [3, 3, 3],
-        "state_hidden": [8],
-        "action_hidden": [8],
-    }
-    simulator = build_simulator(architecture)
+    config = SimulatorConfig(
+        num_agents=6,
+        state_dim=schema.state_dim,
+        action_dim=schema.action_dim,
+        num_actions=schema.num_actions,
+        members=2,
+        ranks=Ranks(3, 3, 3),
+        state_hidden=(8,),
+        action_hidden=(8,),
+    )
+    simulator = Simulator(config)
     with torch.no_grad():
         for parameter in simulator.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         simulator.agent_encoder.deviation.mul_(4)
     simulator.delta_rms.fill_(1e-2)
-    return FittedPopulation(simulator, architecture, schema, range(6))
+    return FittedPopulation(simulator, schema, range(6))
 
 
 def covariates_of(environment, count):

@@ -17,7 +17,7 @@ from tests.conftest import random_simulator
 def population(kind, num_actions, wall=torch.inf):
     actions = ("a",) if num_actions else ("a", "b")
     schema = Schema(("x", "y", "z"), actions, num_actions)
-    return FittedPopulation(random_simulator(kind, num_actions, wall), {}, schema, range(6))
+    return FittedPopulation(random_simulator(kind, num_actions, wall), schema, range(6))
 
 
 @pytest.mark.parametrize(("kind", "num_actions", "wall"), [("cp", 3, 0.5), ("tucker", None, torch.inf)])

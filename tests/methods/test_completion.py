@@ -10,7 +10,8 @@ import torch
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.evaluation.prediction import score_predictions
 from persim_lightning.methods.completion import Cells, CompletionSettings, fit_completion
-from persim_lightning.models.factorization import Ranks, to_dense
+from persim_lightning.models.config import Ranks
+from persim_lightning.models.factorization import to_dense
 from persim_lightning.types import Schema
 
 DISCRETE = Schema(state=("x", "y"), action=("action",), num_actions=3)

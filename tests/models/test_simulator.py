@@ -8,11 +8,14 @@ import tensorly as tl
 import torch
 
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError
-from persim_lightning.models.factorization import Ranks, build_factorization, to_dense
+from persim_lightning.models.agent_simulator import personalize
+from persim_lightning.models.config import Ranks
+from persim_lightning.models.factorization import build_factorization, to_dense
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.simulator import Simulator
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Schema, WallContacts
-from tests.conftest import architecture_of, random_actions, random_simulator
+from tests.conftest import ROOT, random_actions, random_simulator
 
 KINDS = [("cp", 4), ("cp", None), ("tucker", 4), ("tucker", None)]
 
@@ -78,7 +81,7 @@ def test_personalized_simulator_equals_the_plain_path(kind, num_actions, wall):
     states, actions = torch.randn(9, 3), random_actions(num_actions, 9, 6)
     for agent in (0, 5):
         one_step = simulator.step(torch.full((9,), agent), states.expand(3, 9, 3), actions[:, 0])
-        personal = simulator.personalize(agent)
+        personal = personalize(simulator, agent)
         torch.testing.assert_close(personal.step(states.expand(3, 9, 3), actions[:, 0]), one_step, atol=1e-5, rtol=1e-5)
     # Long rollouts of a random network amplify rounding, so they are compared in float64.
     simulator, states, actions = (
@@ -88,7 +91,7 @@ def test_personalized_simulator_equals_the_plain_path(kind, num_actions, wall):
     )
     for agent in (0, 5):
         plain = simulator.rollout(torch.full((9,), agent), states, actions)
-        rolled = simulator.personalize(agent).rollout(states, actions)
+        rolled = personalize(simulator, agent).rollout(states, actions)
         torch.testing.assert_close(rolled, plain, atol=1e-5, rtol=1e-9)
 
 
@@ -137,9 +140,10 @@ def test_walls_stop_predicted_states():
 
 
 def test_agents_start_as_copies_of_one_another():
-    encoder = random_simulator("cp", 4).agent_encoder
-    fresh = type(encoder)(2, 7, 3, spread=0.0)
-    assert torch.equal(fresh.table(), torch.ones(2, 7, 3))
+    table = Simulator(random_simulator("cp", 4).config).agent_encoder.table()
+    assert table.shape == (3, 6, 4)
+    assert torch.equal(table, table[:, :1].expand_as(table))
+    assert table.abs().min() > 0.5
 
 
 def test_unknown_factorization_and_unequal_cp_ranks():
@@ -153,9 +157,7 @@ def personalized(kind="cp", num_actions=4):
     simulator = random_simulator(kind, num_actions)
     names = ("action",) if num_actions else ("a", "b")
     schema = Schema(("x", "y", "z"), names, num_actions)
-    return FittedPopulation(
-        simulator, architecture_of(simulator, kind), schema, ["ann", "bob", "cy", "di", "ed", "flo"]
-    )
+    return FittedPopulation(simulator, schema, ["ann", "bob", "cy", "di", "ed", "flo"])
 
 
 @pytest.mark.parametrize(("kind", "num_actions"), KINDS)
@@ -185,13 +187,28 @@ def test_rollout_by_id_is_that_agents(tmp_path):
         one.rollout("ed", state, actions[:, None])
 
 
+def test_files_of_format_3_load_and_predict_as_they_did():
+    """Written by the version that introduced the format; later versions must go on reading it."""
+    folder = ROOT / "tests/fixtures/format3"
+    expected = json.loads((folder / "expected.json").read_text())
+    population = FittedPopulation.load(folder)
+    assert json.loads((folder / "simulator.json").read_text())["format"] == 3
+    predicted = population.rollout(expected["agent"], expected["state"], expected["actions"])
+    np.testing.assert_allclose(predicted, expected["rollout"], rtol=1e-5, atol=1e-6)
+
+
 def test_damaged_or_missing_simulator_files(tmp_path):
     with pytest.raises(SimulatorFileError, match="no such file"):
         FittedPopulation.load(tmp_path)
     personalized().save(tmp_path)
     description = tmp_path / "simulator.json"
     values = json.loads(description.read_text())
-    for change in ({"format": 99}, {"architecture": {**values["architecture"], "members": 2}}, {"schema": {}}):
+    for change in (
+        {"format": 99},
+        {"format": 2},
+        {"architecture": {**values["architecture"], "members": 2}},
+        {"schema": {}},
+    ):
         description.write_text(json.dumps({**values, **change}))
         with pytest.raises(SimulatorFileError):
             FittedPopulation.load(tmp_path)
@@ -207,10 +224,10 @@ def test_several_agents_are_simulated_together_as_alone(kind, num_actions):
     simulator = random_simulator(kind, num_actions, wall=0.6)
     states, actions = torch.randn(3, 9, 3), random_actions(num_actions, 9)
     owner = torch.tensor([0, 0, 0, 0, 2, 2, 2, 2, 2])
-    together = simulator.personalize(5, 1, 3)
+    together = personalize(simulator, 5, 1, 3)
     stepped = together.step(states, actions, owner)
     for rows, agent in ((slice(0, 4), 5), (slice(4, 9), 3)):
-        alone = simulator.personalize(agent).step(states[:, rows], actions[rows])
+        alone = personalize(simulator, agent).step(states[:, rows], actions[rows])
         torch.testing.assert_close(stepped[:, rows], alone, atol=1e-5, rtol=1e-5)
     with pytest.raises(ValueError, match="say which one"):
         together.step(states, actions)

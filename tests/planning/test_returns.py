@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from persim_lightning.models.agent_simulator import personalize
 from persim_lightning.models.rollout import rollout
 from persim_lightning.planning.actions import Discrete
 from persim_lightning.planning.chance import SharedChance
@@ -45,7 +46,7 @@ def value_by_hand(objective, states, actions):
 @pytest.mark.parametrize("pessimism", [0.0, 0.7])
 def test_fast_scores_equal_trajectories_scored_one_by_one(num_actions, ends, peak, pessimism):
     simulator = random_simulator("cp", num_actions, wall=2.0).double()
-    chosen = simulator.personalize(4, 1)
+    chosen = personalize(simulator, 4, 1)
     objective = Objective(reward, ends, peak)
     states, agents = torch.randn(3, 3).double(), torch.tensor([0, 0, 1])
     plans = random_actions(num_actions, 3, 40, 12)
@@ -75,7 +76,7 @@ def test_trajectory_returns_equal_the_fast_path_and_values_by_hand():
         return flat.unflatten(1, (2, 7))
 
     slow = TrajectoryReturns(rollout, objective, states)(plans)
-    fast = EnsembleReturns(simulator.personalize(0), objective, states, torch.zeros(2, dtype=torch.long))(plans)
+    fast = EnsembleReturns(personalize(simulator, 0), objective, states, torch.zeros(2, dtype=torch.long))(plans)
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=1e-4)
     trajectories = rollout(states, plans)
     values = trajectory_values(objective, trajectories, plans.expand(3, -1, -1, -1))
@@ -119,7 +120,7 @@ def test_plans_meet_the_same_chance_in_whatever_block_they_are(monkeypatch):
 
 @torch.no_grad()
 def test_blocks_of_plans_score_as_one(monkeypatch):
-    simulator = random_simulator("cp", 4).double().personalize(0, 3)
+    simulator = personalize(random_simulator("cp", 4).double(), 0, 3)
     objective = Objective(reward, terminated)
     returns = EnsembleReturns(simulator, objective, torch.randn(4, 3).double(), torch.tensor([0, 0, 1, 1]))
     plans = torch.randint(4, (4, 25, 8))
@@ -130,7 +131,7 @@ def test_blocks_of_plans_score_as_one(monkeypatch):
 
 @torch.no_grad()
 def test_clamping_keeps_states_in_range_and_is_counted():
-    simulator = random_simulator("cp", 4).personalize(2)
+    simulator = personalize(random_simulator("cp", 4), 2)
     low, high = torch.full((3,), -0.5), torch.tensor([0.5, 0.5, torch.inf])
     clamped = ClampedDynamics(simulator, low, high)
     states, actions = torch.zeros(3, 5, 3), torch.randint(4, (5,))
@@ -178,7 +179,7 @@ def test_mpc_plays_first_actions_and_drops_ended_episodes():
 @pytest.mark.parametrize("alike", [0, 5, 12])
 def test_plans_that_begin_alike_share_it_and_score_as_alone(ends, alike):
     """The first `alike` of 12 actions are those of one of three plans, so that paths part late or never."""
-    simulator = random_simulator("cp", 4).double().personalize(0, 3)
+    simulator = personalize(random_simulator("cp", 4).double(), 0, 3)
     objective = Objective(reward, ends, Peak(1, 0.5))
     states, agents = torch.randn(3, 3).double(), torch.tensor([0, 0, 1])
     plans = torch.randint(4, (3, 60, 12))
@@ -217,7 +218,7 @@ def test_a_plan_whose_states_break_is_not_finite_whatever_the_reward(slow):
 
         scores = TrajectoryReturns(rollout, alive, states)(plans)
     else:
-        scores = EnsembleReturns(simulator.personalize(0), alive, states, torch.zeros(1, dtype=torch.long))(plans)
+        scores = EnsembleReturns(personalize(simulator, 0), alive, states, torch.zeros(1, dtype=torch.long))(plans)
     assert scores.isnan().all()
 
 

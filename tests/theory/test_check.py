@@ -12,8 +12,10 @@ from persim_lightning.data.tables.canonical import load_trajectories
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.envs.mountain_car import FORCE
+from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.ensemble import select_members
-from persim_lightning.models.population import FittedPopulation, build_simulator
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.simulator import Simulator
 from persim_lightning.theory.check import AgentFacts, RankCurve, TrueTensor, check_learned, check_theorem
 from persim_lightning.theory.lowrank import compress
 from persim_lightning.theory.report import write_check
@@ -21,21 +23,20 @@ from persim_lightning.theory.sample import Sample, sample_cells
 from persim_lightning.theory.summary import summary
 from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, merged
 from persim_lightning.types import Schema
-from tests.conftest import architecture_of, random_simulator
+from tests.conftest import random_simulator
 
 AGENTS = 30
-ARCHITECTURE = {
-    "num_agents": AGENTS,
-    "state_dim": 2,
-    "action_dim": 1,
-    "num_actions": 3,
-    "members": 2,
-    "ranks": [3, 3, 3],
-    "factorization": "cp",
-    "state_hidden": [],
+CONFIG = SimulatorConfig(
+    num_agents=AGENTS,
+    state_dim=2,
+    action_dim=1,
+    num_actions=3,
+    members=2,
+    ranks=Ranks(3, 3, 3),
+    state_hidden=(),
     # With its cosine as an input, an affine state encoder holds MountainCar exactly.
-    "angles": [0],
-}
+    angles=(0,),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +68,7 @@ def facts():
 
 def exact_simulator(facts):
     """Proposition 1 written into the network's parameters, on the input cos 3x in the place of cos x."""
-    simulator = build_simulator(ARCHITECTURE)
+    simulator = Simulator(CONFIG)
     encoder = simulator.state_encoder
     with torch.no_grad():
         for parameter in simulator.parameters():
@@ -90,7 +91,7 @@ def exact_simulator(facts):
 
     encoder.inputs = tripled
     schema = get_environment("mountaincar").schema
-    return FittedPopulation(simulator, ARCHITECTURE, schema, tuple(range(AGENTS)))
+    return FittedPopulation(simulator, schema, tuple(range(AGENTS)))
 
 
 def test_a_simulator_that_is_the_truth_passes_everywhere(trajectories, facts, tmp_path):
@@ -166,9 +167,9 @@ def test_factors_of_a_unique_decomposition_are_matched(monkeypatch):
     """A truth that is the simulator's first member: its factors are found again, and others are not."""
     monkeypatch.setattr("persim_lightning.theory.check.RANKS", (4,))
     simulator = random_simulator("cp", None)
-    simulator, architecture = select_members(simulator, architecture_of(simulator, "cp"), torch.tensor([0]))
+    simulator = select_members(simulator, torch.tensor([0]))
     schema = Schema(("x", "y", "z"), ("a", "b"), None)
-    personalized = FittedPopulation(simulator, architecture, schema, tuple(range(6)))
+    personalized = FittedPopulation(simulator, schema, tuple(range(6)))
     sample = Sample(torch.arange(6), torch.randn(20, 3), torch.randn(12, 2))
     tensor = learned_tensor(personalized, *sample)
     scale = coordinate_scales(tensor)

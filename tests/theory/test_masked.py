@@ -7,7 +7,8 @@ import torch
 from tensorly.decomposition import parafac
 
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.factorization import Ranks, to_dense
+from persim_lightning.models.config import Ranks
+from persim_lightning.models.factorization import to_dense
 from persim_lightning.theory.masked import Observed, complete, observe
 
 SHAPE, DIM = (40, 30, 6), 3

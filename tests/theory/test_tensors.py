@@ -10,7 +10,7 @@ from persim_lightning.models.population import FittedPopulation
 from persim_lightning.theory import tensors
 from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, merged, state_grid, true_tensor
 from persim_lightning.types import Schema
-from tests.conftest import architecture_of, random_actions, random_simulator
+from tests.conftest import random_actions, random_simulator
 
 
 @pytest.mark.parametrize("name", list(ENVIRONMENTS))
@@ -37,7 +37,7 @@ def test_true_tensor_is_one_step_of_every_agent(name, monkeypatch):
 def test_learned_tensor_is_the_mean_of_the_members_steps(kind, num_actions, wall):
     simulator = random_simulator(kind, num_actions, wall)
     schema = Schema(("x", "y", "z"), ("a",) if num_actions else ("a", "b"), num_actions)
-    personalized = FittedPopulation(simulator, architecture_of(simulator, kind), schema, tuple("abcdef"))
+    personalized = FittedPopulation(simulator, schema, tuple("abcdef"))
     agents, states = torch.tensor([4, 1]), torch.randn(5, 3).clamp(-0.9, 0.9)
     actions = torch.arange(4) if num_actions else random_actions(None, 3)
     tensor = learned_tensor(personalized, agents, states, actions)

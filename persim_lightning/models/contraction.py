@@ -1,0 +1,156 @@
+"""Contracts agent and action factors into the state encoder's last layer: one rule for CP, Tucker and every use.
+
+The contraction is exact. With discrete actions the state network's output shrinks from D·R to D numbers per action;
+standardizing the state is folded into the first layer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
+from persim_lightning.models.simulator import Simulator
+
+
+class Contracted(NamedTuple):
+    """The simulators of G agents as a network of raw states; features before rows.
+
+    Attributes
+    ----------
+    hidden : list of (Tensor, Tensor)
+        Weights (M, out, in) and biases (M, out, 1) of the hidden layers.
+    head_hidden, head_inputs : Tensor, shapes (G, M, K, hidden) and (G, M, K, inputs)
+        Of the last layer, for the last hidden features and for the encoder's inputs. The K outputs are (action, d)
+        pairs for discrete actions, and (d, coordinate of the action factor) pairs for continuous ones.
+    head_bias : Tensor, shape (G, M, K, 1)
+    """
+
+    hidden: list[tuple[Tensor, Tensor]]
+    head_hidden: Tensor
+    head_inputs: Tensor
+    head_bias: Tensor
+
+
+@torch.no_grad()
+def contract(simulator: Simulator, factors: Tensor) -> Contracted:
+    """Contract the factors of some agents.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    factors : Tensor, shape (M, G, R_agent)
+    """
+    layers, head = _on_raw_states(simulator.state_encoder)
+    weight, bias = (_fold_factors(part, simulator, factors) for part in head)
+    hidden = weight.shape[-1] - simulator.state_encoder.inputs_dim
+    return Contracted(
+        hidden=[(weight.mT.contiguous(), bias.mT.contiguous()) for weight, bias in layers],
+        head_hidden=weight[..., :hidden].contiguous(),
+        head_inputs=weight[..., hidden:].contiguous(),
+        head_bias=bias,
+    )
+
+
+def with_angles(states: Tensor, angles: list[int]) -> Tensor:
+    """Inputs of the contracted network: states (M, D, B), with sines and cosines of angles, (M, inputs, B)."""
+    if not angles:
+        return states
+    selected = states[:, angles]
+    return torch.cat((states, selected.sin(), selected.cos()), dim=1)
+
+
+def select_outputs(output: Tensor, actions: Tensor, state_dim: int, encoder: ContinuousActionEncoder | None) -> Tensor:
+    """Δs from the contracted network's output.
+
+    Parameters
+    ----------
+    output : Tensor, shape (M, K, B)
+    actions : Tensor, shape (B,) int64 or (B, A)
+    state_dim : int
+    encoder : ContinuousActionEncoder or None
+        None for discrete actions, whose outputs are selected.
+
+    Returns
+    -------
+    Tensor, shape (M, B, D)
+    """
+    members, _, rows = output.shape
+    if encoder is None:
+        table = output.view(members, -1, state_dim, rows)
+        index = actions.expand(members, 1, state_dim, rows)
+        return table.gather(1, index).squeeze(1).mT
+    action = encoder(actions.expand(members, *actions.shape))
+    return (output.view(members, state_dim, -1, rows) * action.mT[:, None]).sum(2).mT
+
+
+def plain_delta(
+    parts: Contracted,
+    states: Tensor,
+    actions: Tensor,
+    angles: list[int],
+    encoder: ContinuousActionEncoder | None,
+) -> Tensor:
+    """Δs of a single agent in plain operators: nothing is written in place, so it can be exported.
+
+    Parameters
+    ----------
+    parts : Contracted
+        Of one agent.
+    states : Tensor, shape (M, B, D)
+    actions : Tensor, shape (B,) int64 or (B, A)
+    angles : list of int
+    encoder : ContinuousActionEncoder or None
+
+    Returns
+    -------
+    Tensor, shape (M, B, D)
+    """
+    inputs = features = with_angles(states.mT, angles)
+    for weight, bias in parts.hidden:
+        features = F.gelu(weight @ features + bias)
+    output = parts.head_inputs[0] @ inputs + parts.head_bias[0]
+    if parts.head_hidden.shape[-1]:
+        output = output + parts.head_hidden[0] @ features
+    return select_outputs(output, actions, states.shape[-1], encoder)
+
+
+def _on_raw_states(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+    """The encoder's hidden layers and its head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
+    scale = torch.ones(encoder.inputs_dim, dtype=torch.float64, device=encoder.state_std.device)
+    shift = torch.zeros_like(scale)
+    scale[: len(encoder.state_std)] = 1 / encoder.state_std.double()
+    shift[: len(encoder.state_std)] = -encoder.state_mean.double() / encoder.state_std.double()
+
+    def fold(weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor]:
+        """Of a layer whose columns from `first` on take the encoder's inputs."""
+        columns = weight[:, first:].double()
+        folded = torch.cat((weight[:, :first], (columns * scale[:, None]).to(weight.dtype)), dim=1)
+        return folded, (bias.double() + shift @ columns[:, None]).to(bias.dtype).view_as(bias)
+
+    hidden: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.bias) for layer in encoder.mlp.hidden]  # type: ignore[misc]
+    if hidden:
+        hidden[0] = fold(*hidden[0], first=0)
+    weight, bias = encoder.mlp.head()
+    return hidden, fold(weight, bias, first=weight.shape[1] - encoder.inputs_dim)
+
+
+def _fold_factors(part: Tensor, simulator: Simulator, factors: Tensor) -> Tensor:
+    """Fold agents' factors, and every discrete action's, into a part of the head: (M, in, D·R) -> (G, M, K, in)."""
+    part = part.unflatten(-1, simulator.state_encoder.shape) * simulator.delta_rms[:, None]
+    if isinstance(simulator.action_encoder, MemberEmbedding):
+        actions = simulator.action_encoder.table()
+    else:
+        rank = simulator.config.ranks.action
+        actions = torch.eye(rank, device=factors.device, dtype=factors.dtype).expand(len(factors), rank, rank)
+    # Coefficients are linear in the action factor, so unit vectors give the matrix (M, G, A or R_action, R_state).
+    agents, count = factors.shape[1], actions.shape[1]
+    coefficients = simulator.factorization.coefficients(
+        factors[:, :, None].expand(-1, -1, count, -1).flatten(1, 2),
+        actions[:, None].expand(-1, agents, -1, -1).flatten(1, 2),
+    ).unflatten(1, (agents, count))
+    equation = "mhdr,mgar->gmadh" if simulator.config.is_discrete else "mhdr,mgar->gmdah"
+    return torch.einsum(equation, part, coefficients).flatten(2, 3).contiguous()
