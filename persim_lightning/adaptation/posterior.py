@@ -1,7 +1,8 @@
-"""Bayesian ridge regression of agent factors: what k transitions tell of an agent, in closed form.
+"""Bayesian ridge regression of agent factors: what transitions tell of an agent, in closed form.
 
 With the encoders fixed, PerSim's prediction is linear in the agent's factor, so a Gaussian prior (the population) and
-Gaussian noise give a Gaussian posterior (Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3).
+Gaussian noise give a Gaussian posterior (Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3). Fits,
+adaptation and intervals all use this one posterior.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from persim_lightning.types import Transitions
 
 # Variances below this share of the mean one are raised to it: a direction in which agents hardly differ.
 _VARIANCE_FLOOR = 1e-10
+# Agents that are solved for together: a solver takes several times the memory of what it solves.
+_BLOCK = 4096
 
 
 class FactorPrior(NamedTuple):
-    """What is believed of an agent before anything is seen of it.
+    """Gaussian beliefs about agents before any of their transitions is seen.
 
     Attributes
     ----------
-    mean : Tensor, shape (M, N, R), float64
-        Of N agents.
+    mean : Tensor, shape (M, N, R) or (M, 1, R), float64
+        Of N agents, or one for all.
     covariance : Tensor, shape (M, R, R), float64
     """
 
@@ -34,8 +37,19 @@ class FactorPrior(NamedTuple):
     covariance: Tensor
 
 
-def population_prior(factors: Tensor) -> FactorPrior:
-    """The population as a prior of one agent: mean and covariance of the fitted agents' factors (M, N, R)."""
+def population_prior(simulator: Simulator) -> FactorPrior:
+    """The population as a prior of one agent, mean of shape (M, 1, R).
+
+    It is the prior under which the population was fitted; for simulators saved without it, mean and covariance of the
+    agents' factors.
+    """
+    if not bool(simulator.prior_mean.isnan().any()):
+        return FactorPrior(simulator.prior_mean[:, None].double(), simulator.prior_covariance.double())
+    return moment_prior(simulator.agent_encoder.table().detach())
+
+
+def moment_prior(factors: Tensor) -> FactorPrior:
+    """Mean (M, 1, R) and covariance of factors (M, N, R)."""
     factors = factors.double()
     mean = factors.mean(1, keepdim=True)
     centered = factors - mean
@@ -56,8 +70,10 @@ class FactorPosterior:
     Parameters
     ----------
     simulator : Simulator
-        Its encoders, and the noise of each member, are taken as given.
+        Its encoders, and the noise of each member and coordinate, are taken as given.
     prior : FactorPrior
+    num_agents : int
+        N.
 
     Raises
     ------
@@ -65,31 +81,44 @@ class FactorPosterior:
         If the simulator does not know its noise: it was fitted by an older version.
     """
 
-    def __init__(self, simulator: Simulator, prior: FactorPrior) -> None:
+    def __init__(self, simulator: Simulator, prior: FactorPrior, num_agents: int) -> None:
         if bool(simulator.noise.isnan().any()):
             raise SimulatorFileError("the simulator was saved by an older version, without its noise: fit it again")
-        self._simulator = simulator
+        self._simulator, self.prior = simulator, prior
         self._noise = simulator.noise.double()[:, None]  # (M, 1, D)
-        agents = prior.mean.shape[1]
-        self._precision = torch.linalg.inv(prior.covariance)[:, None].repeat(1, agents, 1, 1)
-        self._information = (self._precision @ prior.mean[..., None])[..., 0]
+        shape = (simulator.members, num_agents, simulator.config.ranks.agent)
+        device = simulator.delta_rms.device
+        self._gram = torch.zeros(*shape, shape[-1], dtype=torch.float64, device=device)
+        self._moment = torch.zeros(shape, dtype=torch.float64, device=device)
 
     @torch.no_grad()
     def update(self, batch: Transitions) -> FactorPosterior:
-        """Take in transitions: agent (B,) as the prior numbers them, state (B, D), action (B,)|(B, A), delta (B, D)."""
+        """Take in transitions: agent (B,) as 0 … N-1, state (B, D), action (B,)|(B, A), delta (B, D)."""
         design = agent_designs(self._simulator, batch)
         target = (batch.delta / self._simulator.delta_rms).double()
         weighted = design / self._noise[..., None]
-        gram = torch.einsum("mbdr,mbds->mbrs", weighted, design)
-        moment = torch.einsum("mbdr,bd->mbr", weighted, target)
-        self._precision.index_add_(1, batch.agent, gram)
-        self._information.index_add_(1, batch.agent, moment)
+        self._gram.index_add_(1, batch.agent, torch.einsum("mbdr,mbds->mbrs", weighted, design))
+        self._moment.index_add_(1, batch.agent, torch.einsum("mbdr,bd->mbr", weighted, target))
         return self
 
     @property
     def mean(self) -> Tensor:
         """Posterior means, shape (M, N, R), float64."""
-        return torch.linalg.solve(self._precision, self._information)
+        precision = self._prior_precision()
+        information = (precision @ self.prior.mean[..., None])[..., 0].expand_as(self._moment)
+        blocks = zip(
+            self._gram.split(_BLOCK, 1), self._moment.split(_BLOCK, 1), information.split(_BLOCK, 1), strict=True
+        )
+        return torch.cat(
+            [torch.linalg.solve(gram + precision, moment + prior) for gram, moment, prior in blocks], dim=1
+        )
+
+    def mean_covariance(self) -> Tensor:
+        """Posterior covariance, averaged over agents, shape (M, R, R), float64."""
+        precision = self._prior_precision()
+        total = sum(torch.linalg.inv(gram + precision).sum(1) for gram in self._gram.split(_BLOCK, 1))
+        assert isinstance(total, Tensor)
+        return total / self._gram.shape[1]
 
     @property
     def root(self) -> Tensor:
@@ -98,7 +127,8 @@ class FactorPosterior:
         By eigenvalues of the precision: where rows tell much of one direction and nothing of another, its inverse is
         not positive definite any more, and has no Cholesky factor.
         """
-        values, vectors = torch.linalg.eigh((self._precision + self._precision.mT) / 2)
+        precision = self._gram + self._prior_precision()
+        values, vectors = torch.linalg.eigh((precision + precision.mT) / 2)
         values = values.maximum(torch.finfo(values.dtype).eps * values[..., -1:])
         return vectors * values.rsqrt()[..., None, :]
 
@@ -107,3 +137,7 @@ class FactorPosterior:
         """Posterior covariances, shape (M, N, R, R), float64."""
         root = self.root
         return root @ root.mT
+
+    def _prior_precision(self) -> Tensor:
+        """Shape (M, 1, R, R)."""
+        return torch.linalg.inv(self.prior.covariance)[:, None]

@@ -379,12 +379,13 @@ class PersonalizedSimulator:
         seen = None if rows is None else read_like(self.schema, rows, "rows")
         prior, ids = self._prior(seen, covariates, known_covariates)
         self._check_ids(ids)
-        posterior = FactorPosterior(self.population.simulator, prior)
+        simulator = self.population.simulator
+        posterior = FactorPosterior(simulator, prior, len(ids))
         if seen is not None:
             row_of = {label: row for row, label in enumerate(ids)}
             place = torch.tensor([row_of[label] for label in seen.agent_ids])
-            steps, _ = seen.split_rows(0.0)
-            batch = seen.transitions(steps, seen.row_agent())
+            rows = seen.free_rows(seen.split_rows(0.0)[0], simulator.walls.contacts)
+            batch = seen.transitions(rows, seen.row_agent())
             posterior.update(batch._replace(agent=place[batch.agent]))
         population = extend_population(self.population, ids, posterior.mean)
         recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
@@ -510,8 +511,7 @@ class PersonalizedSimulator:
         factors = self.population.simulator.agent_encoder.table().detach()
         if covariates is None:
             assert seen is not None
-            prior = population_prior(factors)
-            return prior._replace(mean=prior.mean.expand(-1, seen.num_agents, -1)), seen.agent_ids
+            return population_prior(self.population.simulator), seen.agent_ids
         if known_covariates is None:
             raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
         table, source = as_table(covariates, "covariates")

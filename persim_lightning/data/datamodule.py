@@ -96,10 +96,8 @@ class TrajectoryDataModule(pl.LightningDataModule):
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
         train, validation = self.trajectories.split_rows(self._val_fraction)
-        if self.walls:
-            contact = self.trajectories.starts_of_contacts(self.trajectories.walls())
-            train, validation = train[~contact[train]], validation[~contact[validation]]
-        return train, validation
+        walls = self.trajectories.walls() if self.walls else None
+        return self.trajectories.free_rows(train, walls), self.trajectories.free_rows(validation, walls)
 
     @property
     def train_rows(self) -> Tensor:

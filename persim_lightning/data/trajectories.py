@@ -197,6 +197,10 @@ class Trajectories:
         on_wall = ((self.state == walls.low) | (self.state == walls.high)).any(-1)
         return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
+    def free_rows(self, rows: Tensor, walls: WallContacts | None) -> Tensor:
+        """Those of `rows`, which start transitions, whose transition does not end on a wall."""
+        return rows if walls is None else rows[~self.starts_of_contacts(walls)[rows]]
+
     def statistics(self, rows: Tensor) -> Statistics:
         """Normalization constants from the transitions that start in `rows`.
 

@@ -19,42 +19,57 @@ _MAX_WINDOWS, _MAX_EPISODES = 1000, 40
 COVERAGE_LEVELS = (0.8, 0.9, 0.95)
 
 
-def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor) -> Tensor:
-    """Draws of what agents' recorded rows leave open of their factors.
+def agent_posterior(
+    population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0
+) -> FactorPosterior:
+    """Beliefs about agents' factors given their recorded rows.
 
     Parameters
     ----------
     population : FittedPopulation
     recorded : Trajectories
-        What is recorded of its agents.
+        Recorded rows of its agents; agents without rows keep the population's prior.
     agents : Tensor, shape (B,), int64
         Distinct indices in the population.
-
-    Returns
-    -------
-    Tensor, shape (M, K, B, R)
+    tail : float
+        Share of every trajectory, at its tail, that is left out.
     """
     simulator = population.simulator
-    factors = simulator.agent_encoder.table().detach()
-    prior = population_prior(factors)
-    posterior = FactorPosterior(simulator, prior._replace(mean=prior.mean.expand(-1, len(agents), -1)))
-    # Agents that covariates alone tell of have no rows here.
-    known = {label: row for row, label in enumerate(recorded.agent_ids)}
-    here = [known.get(population.agent_ids[agent], -1) for agent in agents.tolist()]
-    rows = recorded.of_agents(torch.tensor(here))
+    posterior = FactorPosterior(simulator, population_prior(simulator), len(agents))
+    index = {label: row for row, label in enumerate(recorded.agent_ids)}
+    # Agents that were adapted from covariates alone have no rows.
+    positions = {
+        index[population.agent_ids[agent]]: position
+        for position, agent in enumerate(agents.tolist())
+        if population.agent_ids[agent] in index
+    }
+    position = torch.full((recorded.num_agents,), -1)
+    position[torch.tensor(list(positions), dtype=torch.int64)] = torch.tensor(
+        list(positions.values()), dtype=torch.int64
+    )
     row_agent = recorded.row_agent()
-    order = torch.full((recorded.num_agents + 1,), -1)
-    order[torch.tensor(here)] = torch.arange(len(here))
-    for part in rows.split(PART_ROWS):
+    rows = recorded.free_rows(recorded.split_rows(tail)[0], simulator.walls.contacts)
+    for part in rows[position[row_agent[rows]] >= 0].split(PART_ROWS):
         batch = recorded.transitions(part, row_agent)
-        posterior.update(batch._replace(agent=order[batch.agent]))
-    return drawn_factors(factors.double()[:, agents], posterior.root)
+        posterior.update(batch._replace(agent=position[batch.agent]))
+    return posterior
+
+
+def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0) -> Tensor:
+    """Draws of agents' factors from :func:`agent_posterior`, shape (M, K, B, R)."""
+    posterior = agent_posterior(population, recorded, agents, tail)
+    return drawn_factors(posterior.mean, posterior.root)
 
 
 def rollout_spread(
-    population: FittedPopulation, recorded: Trajectories, agents: Tensor, states: Tensor, actions: Tensor
+    population: FittedPopulation,
+    recorded: Trajectories,
+    agents: Tensor,
+    states: Tensor,
+    actions: Tensor,
+    tail: float = 0.0,
 ) -> Tensor:
-    """Spread of rollouts over members and over what agents' recorded rows leave open of their factors.
+    """Spread of rollouts over members and over draws of agents' factors.
 
     Parameters
     ----------
@@ -65,13 +80,15 @@ def rollout_spread(
         Indices in the population.
     states : Tensor, shape (B, D)
     actions : Tensor, shape (B, H) or (B, H, A)
+    tail : float
+        As for :func:`agent_posterior`.
 
     Returns
     -------
     Tensor, shape (B, H, D)
     """
     distinct, place = agents.unique(return_inverse=True)
-    drawn = believed_factors(population, recorded, distinct)[:, :, place]
+    drawn = believed_factors(population, recorded, distinct, tail)[:, :, place]
     return spread(sampled_rollouts(population, drawn, states, actions), population.simulator.delta_rms)
 
 
@@ -84,7 +101,7 @@ class _Errors(NamedTuple):
 
 
 def _errors(
-    population: FittedPopulation, recorded: Trajectories, agents: Tensor, windows: EpisodeWindows
+    population: FittedPopulation, recorded: Trajectories, agents: Tensor, windows: EpisodeWindows, tail: float = 0.0
 ) -> _Errors | None:
     """Rollouts of windows, of agents (B,) by their indices in the population; None where there is no window."""
     if not len(windows.steps):
@@ -92,7 +109,7 @@ def _errors(
     windows = windows.trimmed()
     valid = torch.arange(windows.target.shape[1]) < windows.steps[:, None]
     predicted = predict(population.simulator, agents, windows)
-    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action)
+    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action, tail)
     return _Errors(predicted - windows.target, spreads, valid)
 
 
@@ -116,7 +133,7 @@ def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float)
     scored = (windows.steps > 0).nonzero()[:, 0]
     # Evenly from all of the table: tables are often sorted by what makes agents differ.
     windows = windows.select(scored[:: max(1, -(-len(scored) // _MAX_WINDOWS))])
-    errors = _errors(population, recorded, windows.agent, windows)
+    errors = _errors(population, recorded, windows.agent, windows, tail)
     return None if errors is None else Calibration.of(*errors)
 
 

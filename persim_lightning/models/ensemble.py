@@ -19,8 +19,8 @@ def select_members(simulator: Simulator, members: Tensor) -> Simulator:
     """
     smaller = Simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
     state = simulator.state_dict()
-    # Every parameter has the members first; all buffers but the noise are shared by them.
-    per_member = {**dict(simulator.named_parameters()), "noise": simulator.noise}
-    state |= {name: value[members] for name, value in per_member.items()}
+    # Every parameter has the members first; of the buffers these.
+    names = [*dict(simulator.named_parameters()), "noise", "prior_mean", "prior_covariance"]
+    state |= {name: state[name][members] for name in names}
     smaller.load_state_dict(state)
     return smaller

@@ -20,7 +20,9 @@ from persim_lightning.store.names import DESCRIPTION, WEIGHTS
 from persim_lightning.support.files import atomic_write, write_json
 from persim_lightning.types import Schema
 
-FORMAT = 3
+FORMAT = 4
+# Without the prior of agent factors, which adaptation then takes from the agents.
+_WITHOUT_PRIOR = 3
 
 
 class FittedPopulation:
@@ -122,12 +124,16 @@ class FittedPopulation:
                 raise SimulatorFileError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
             values = json.loads(description.read_text())
-            if values["format"] != FORMAT:
+            if values["format"] not in (_WITHOUT_PRIOR, FORMAT):
                 raise SimulatorFileError(
-                    f"{description}: format {values['format']}, but this version reads {FORMAT}: fit it again"
+                    f"{description}: format {values['format']}, but this version reads {_WITHOUT_PRIOR} and {FORMAT}: "
+                    "fit it again"
                 )
             simulator = Simulator(SimulatorConfig.from_dict(values["architecture"]))
-            simulator.load_state_dict(load_file(weights))
+            state = load_file(weights)
+            if values["format"] == _WITHOUT_PRIOR:
+                state |= {"prior_mean": simulator.prior_mean, "prior_covariance": simulator.prior_covariance}
+            simulator.load_state_dict(state)
             schema = Schema.from_dict(values["schema"])
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]

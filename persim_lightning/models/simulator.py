@@ -30,6 +30,8 @@ class Simulator(nn.Module):
     delta_rms: Tensor
     noise: Tensor
     state_range: Tensor
+    prior_mean: Tensor
+    prior_covariance: Tensor
 
     def __init__(self, config: SimulatorConfig) -> None:
         super().__init__()
@@ -47,6 +49,10 @@ class Simulator(nn.Module):
         self.register_buffer("delta_rms", torch.ones(state_dim))
         # Noise variance of each member and coordinate, normalized units; NaN until it is known.
         self.register_buffer("noise", torch.full((members, state_dim), torch.nan))
+        # The Gaussian prior of agent factors under which the agents were fitted; NaN where it is not known.
+        covariance = torch.full((members, ranks.agent, ranks.agent), torch.nan, dtype=torch.float64)
+        self.register_buffer("prior_mean", covariance[..., 0].clone())
+        self.register_buffer("prior_covariance", covariance)
         self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
 
     @property

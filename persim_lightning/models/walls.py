@@ -39,6 +39,13 @@ class Walls(nn.Module):
         for name, value in contacts._asdict().items():
             getattr(self, name).copy_(value)
 
+    @property
+    def contacts(self) -> WallContacts | None:
+        """The walls; None where they are not enabled."""
+        if not self.enabled:
+            return None
+        return WallContacts(self.low, self.high, self.low_contact, self.high_contact)
+
     def forward(self, states: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         if not self.enabled or torch.equal(states.clamp(self.low, self.high), states):

@@ -93,7 +93,7 @@ def unseen_study(environment: str, settings: Mapping[str, Any], runs: Path) -> l
         return simulator.adapt(rows.filter(pc.less_equal(rows["t"], count)), new, known)
 
     def mean_agents() -> PersonalizedSimulator:
-        prior = population_prior(simulator.population.simulator.agent_encoder.table().detach())
+        prior = population_prior(simulator.population.simulator)
         factors = prior.mean.expand(-1, len(test.agent_ids), -1)
         extended = extend_population(simulator.population, test.agent_ids, factors)
         return PersonalizedSimulator(extended, simulator.trajectories)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from persim_lightning.adaptation.agent_factors import refit_agent_factors
+from persim_lightning.adaptation.agent_factors import refit_agent_factors, residual_variance
 from persim_lightning.data.batches import TransitionGather
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.trajectories import Trajectories
@@ -24,9 +24,6 @@ from persim_lightning.models.population import FittedPopulation
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.training.chunks import one_cycle_adam, train_on_chunk
 from persim_lightning.types import Schema, Transitions
-
-# No network is more exact than single precision.
-_NOISE_FLOOR = 1e-14
 
 
 def _plain(value: Any) -> Any:
@@ -144,12 +141,8 @@ class PerSimModule(pl.LightningModule):
 
     def loss(self, batch: Transitions) -> Tensor:
         """Mean squared error of normalized Δs for every member: batch (M, B, …) -> (M,)."""
-        return self._square_error(batch).mean((1, 2))
-
-    def _square_error(self, batch: Transitions) -> Tensor:
-        """Squared errors of normalized Δs: batch (M, B, …) -> (M, B, D)."""
         predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
-        return (predicted - batch.delta / self.simulator.delta_rms).square()
+        return (predicted - batch.delta / self.simulator.delta_rms).square().mean((1, 2))
 
     def training_step(self, chunk: Transitions, batch_idx: int) -> None:
         train_on_chunk(self, chunk, self.loss, self.hparams["gradient_clip_norm"] * self.members)
@@ -171,23 +164,17 @@ class PerSimModule(pl.LightningModule):
     def finish(self) -> None:
         """Refit the agents' factors in closed form and drop the spare members."""
         device = self.simulator.delta_rms.device
-        if self.hparams["agent_factors"]:
-            refit_agent_factors(self.simulator, self.datamodule.training_transitions(device))
-        loss = self._noise(self.datamodule.training_transitions(device))
-        self.simulator.noise.copy_(loss.clamp(min=_NOISE_FLOOR))
-        if self.hparams["spare_members"]:
-            best = loss.mean(1).argsort()[: self.hparams["members"]].sort().values
-            self.simulator = select_members(self.simulator, best)
 
-    @torch.no_grad()
-    def _noise(self, transitions: Iterable[Transitions]) -> Tensor:
-        """Every member's mean squared error over batches (B, …), by coordinate, shape (M, D)."""
-        total, count = torch.zeros_like(self.simulator.noise, dtype=torch.float64), 0
-        for batch in transitions:
-            shared = Transitions(*(value.expand(self.members, *value.shape) for value in batch))
-            total += self._square_error(shared).double().sum(1)
-            count += batch.agent.numel()
-        return total / count
+        def transitions() -> Iterator[Transitions]:
+            return self.datamodule.training_transitions(device)
+
+        if self.hparams["agent_factors"]:
+            refit_agent_factors(self.simulator, transitions)
+        else:
+            self.simulator.noise.copy_(residual_variance(self.simulator, transitions()))
+        if self.hparams["spare_members"]:
+            best = self.simulator.noise.mean(1).argsort()[: self.hparams["members"]].sort().values
+            self.simulator = select_members(self.simulator, best)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self._schema is not None

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from persim_lightning.adaptation.agent_factors import refit_agent_factors
+from persim_lightning.adaptation.agent_factors import refit_agent_factors, residual_variance
 from persim_lightning.adaptation.designs import agent_designs
+from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
 from persim_lightning.models.ensemble import select_members
 from persim_lightning.types import Transitions
 from tests.conftest import random_actions, random_simulator
@@ -39,17 +40,43 @@ def test_much_exact_data_gives_the_true_factors_back(kind, num_actions):
     truth = simulator.agent_encoder.deviation.clone()
     batch = batch._replace(delta=simulator(*_expand(batch))[1])
     simulator.agent_encoder.deviation.add_(0.2 * torch.randn_like(truth))
-    refit_agent_factors(simulator, _parts(batch))
+    refit_agent_factors(simulator, lambda: _parts(batch))
     torch.testing.assert_close(simulator.agent_encoder.deviation[1], truth[1], atol=1e-3, rtol=1e-3)
 
 
 @torch.no_grad()
-def test_returned_loss_is_the_mean_square_error():
+def test_residual_variance_is_the_mean_square_error_of_each_coordinate():
     simulator = random_simulator("cp", 4)
     batch = transitions(4, 300)
-    loss = refit_agent_factors(simulator, _parts(batch))
     error = simulator.normalized_delta(*_expand(batch)) - batch.delta / simulator.delta_rms
-    torch.testing.assert_close(loss.float(), error.square().mean((1, 2)), rtol=1e-4, atol=1e-6)
+    expected = error.square().mean(1).double()
+    torch.testing.assert_close(residual_variance(simulator, _parts(batch)), expected, rtol=1e-4, atol=1e-6)
+
+
+@torch.no_grad()
+def test_refitted_factors_are_the_posterior_means_under_the_prior_and_noise_that_are_kept():
+    """What a fit and an adaptation make of the same rows."""
+    simulator = random_simulator("cp", 4)
+    batch = transitions(4, 300)
+    refit_agent_factors(simulator, lambda: _parts(batch))
+    again = FactorPosterior(simulator, population_prior(simulator), 6).update(batch)
+    torch.testing.assert_close(again.mean.float(), simulator.agent_encoder.table(), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_exact_coordinates_count_more_than_noisy_ones():
+    """Noise is weighed by coordinate: a tenth of the error of factors that weigh all coordinates alike."""
+    simulator = random_simulator("cp", 4)
+    batch = transitions(4, 240)
+    truth = simulator.agent_encoder.table().clone()
+    exact = simulator(*_expand(batch))[1]
+    noisy = exact + torch.tensor([0.0, 0.0, 1.0]) * simulator.delta_rms * torch.randn_like(exact)
+    simulator.agent_encoder.deviation.add_(0.2 * torch.randn_like(truth))
+    refit_agent_factors(simulator, lambda: _parts(batch._replace(delta=noisy)))
+    weighted = (simulator.agent_encoder.table()[1] - truth[1]).square().mean().sqrt()
+    simulator.noise.copy_(simulator.noise.mean(1, keepdim=True).expand_as(simulator.noise))
+    alike = FactorPosterior(simulator, population_prior(simulator), 6).update(batch._replace(delta=noisy)).mean
+    assert weighted < 0.1 * (alike[1] - truth[1]).square().mean().sqrt()
 
 
 @torch.no_grad()
@@ -57,7 +84,7 @@ def test_an_agent_without_rows_gets_the_population_mean():
     simulator = random_simulator("cp", 4)
     batch = transitions(4, 300)
     kept = batch.agent != 5
-    refit_agent_factors(simulator, [Transitions(*(part[kept] for part in batch))])
+    refit_agent_factors(simulator, lambda: [Transitions(*(part[kept] for part in batch))])
     table = simulator.agent_encoder.table()
     torch.testing.assert_close(table[:, 5], table.mean(1), atol=0.1, rtol=0.1)
 

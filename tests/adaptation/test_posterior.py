@@ -28,7 +28,7 @@ def transitions(num_actions, rows, agents=2):
 
 
 def prior_of(simulator, agents=2):
-    mean, covariance = population_prior(simulator.agent_encoder.table().detach())
+    mean, covariance = population_prior(simulator)
     return FactorPrior(mean.expand(-1, agents, -1), covariance)
 
 
@@ -37,7 +37,7 @@ def test_posterior_is_that_of_the_textbook(kind, num_actions):
     """Conditioning the joint Gaussian of factor and data, a member and an agent at a time."""
     simulator = simulator_of(kind, num_actions)
     batch, prior = transitions(num_actions, 9), prior_of(simulator)
-    posterior = FactorPosterior(simulator, prior).update(batch)
+    posterior = FactorPosterior(simulator, prior, 2).update(batch)
     designs = agent_designs(simulator, batch)
     targets = (batch.delta / simulator.delta_rms).double()
     for member in range(3):
@@ -55,8 +55,8 @@ def test_posterior_is_that_of_the_textbook(kind, num_actions):
 
 def test_row_by_row_is_all_at_once():
     simulator, batch = simulator_of("cp", 4), transitions(4, 11)
-    whole = FactorPosterior(simulator, prior_of(simulator)).update(batch)
-    stepwise = FactorPosterior(simulator, prior_of(simulator))
+    whole = FactorPosterior(simulator, prior_of(simulator), 2).update(batch)
+    stepwise = FactorPosterior(simulator, prior_of(simulator), 2)
     for row in torch.randperm(11):
         stepwise.update(Transitions(*(part[row : row + 1] for part in batch)))
     torch.testing.assert_close(stepwise.mean, whole.mean, rtol=1e-5, atol=1e-6)
@@ -66,7 +66,7 @@ def test_row_by_row_is_all_at_once():
 def test_nothing_seen_is_the_prior_and_much_seen_forgets_it():
     simulator = simulator_of("cp", 4)
     prior = prior_of(simulator)
-    posterior = FactorPosterior(simulator, prior)
+    posterior = FactorPosterior(simulator, prior, 2)
     torch.testing.assert_close(posterior.mean, prior.mean)
     torch.testing.assert_close(posterior.covariance[:, 0], prior.covariance)
     truth = simulator.agent_encoder.table()[:, 3:5].detach()
@@ -75,7 +75,7 @@ def test_nothing_seen_is_the_prior_and_much_seen_forgets_it():
     exact = simulator(members, batch.state.expand(3, -1, 3), batch.action.expand(3, -1)).detach()
     simulator.noise.fill_(1e-6)
     for member in range(3):
-        posterior = FactorPosterior(simulator, prior).update(batch._replace(delta=exact[member]))
+        posterior = FactorPosterior(simulator, prior, 2).update(batch._replace(delta=exact[member]))
         torch.testing.assert_close(posterior.mean[member].float(), truth[member], atol=2e-3, rtol=2e-3)
 
 
@@ -85,7 +85,7 @@ def test_beliefs_stay_covariances_where_rows_tell_all_of_one_direction_and_nothi
     simulator.noise.fill_(1e-14)
     batch = transitions(4, 400, agents=1)
     same = Transitions(batch.agent, batch.state[:1].expand(400, 3), batch.action[:1].expand(400), batch.delta)
-    posterior = FactorPosterior(simulator, prior_of(simulator, agents=1)).update(same)
+    posterior = FactorPosterior(simulator, prior_of(simulator, agents=1), 1).update(same)
     assert bool(posterior.root.isfinite().all())
     assert float(torch.linalg.eigvalsh(posterior.covariance).min()) > -1e-12
     told = agent_designs(simulator, same)[:, 0]
@@ -96,7 +96,7 @@ def test_beliefs_stay_covariances_where_rows_tell_all_of_one_direction_and_nothi
 def test_an_older_simulator_cannot_be_adapted():
     simulator = random_simulator("cp", 4)
     with pytest.raises(SimulatorFileError, match="fit it again"):
-        FactorPosterior(simulator, prior_of(simulator))
+        FactorPosterior(simulator, prior_of(simulator), 2)
 
 
 def test_factors_that_are_polynomials_of_covariates_are_told_and_the_rest_is_their_covariance():

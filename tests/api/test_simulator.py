@@ -11,6 +11,7 @@ import persim_lightning.api.simulator
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError, TableError
+from persim_lightning.evaluation.intervals import agent_posterior
 
 DECAY = {"none": 0.0, "weak": 0.05, "strong": 0.15}
 
@@ -146,6 +147,20 @@ def test_a_new_agent_from_a_few_rows(simulator):
     with pytest.raises(ConfigurationError, match="'p3' is in the population already"):
         simulator.adapt(patients(1, 5, first=3))
     assert larger.counterfactual("p30", datetime.date(2025, 5, 6)).recorded.shape == (20, 2)
+
+
+def test_adapting_to_the_rows_that_an_agent_was_fitted_on_gives_its_factor(simulator):
+    """One posterior: fit, adaptation and intervals agree."""
+    table = patients(30, 60)
+    rows = [row for row, name in enumerate(table["patient"]) if name == "p7"]
+    # Without the held-out tail: the last tenth of 59 transitions.
+    kept = {name: [values[row] for row in rows[: 60 - 5]] for name, values in table.items()}
+    kept["patient"] = ["twin"] * 55
+    factors = simulator.adapt(kept).population.simulator.agent_encoder.table().detach()
+    index = simulator.population.index(["p7"])
+    torch.testing.assert_close(factors[:, 30], factors[:, int(index)], rtol=1e-4, atol=1e-5)
+    posterior = agent_posterior(simulator.population, simulator.trajectories, index, tail=0.1)
+    torch.testing.assert_close(posterior.mean[:, 0].float(), factors[:, int(index)], rtol=1e-4, atol=1e-5)
 
 
 def test_a_new_agent_from_covariates_and_from_both(simulator):
