@@ -19,8 +19,9 @@ from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import check_writable
 from persim_lightning.support.terminal import print_table
-from persim_lightning.theory.check import AgentFacts, check_theorem
+from persim_lightning.theory.check import check_theorem
 from persim_lightning.theory.report import write_check
+from persim_lightning.theory.results import AgentCovariates
 from persim_lightning.theory.sample import sample_cells
 from persim_lightning.theory.summary import summary
 from persim_lightning.theory.tensors import state_grid
@@ -59,7 +60,7 @@ def theorem_command(args: list[str] | None = None) -> None:
     facts = (
         None
         if agents is None
-        else AgentFacts(*load_covariates(agents, trajectories.agent_ids, trajectories.schema.agent))
+        else AgentCovariates(*load_covariates(agents, trajectories.agent_ids, trajectories.schema.agent))
     )
     sample = sample_cells(trajectories, given.seed)
     if given.grid is not None:
