@@ -48,7 +48,7 @@ class Decision(NamedTuple):
     Attributes
     ----------
     plan : Tensor, shape (B, H) or (B, H, A)
-        The best plan found.
+        The best plan.
     score : Tensor, shape (B,)
         Its score.
     memory : tuple of Tensor
