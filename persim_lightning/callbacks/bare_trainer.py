@@ -1,4 +1,4 @@
-"""A Trainer that trains and does little else."""
+"""A minimal Trainer, for fits without a run folder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.progress import EpochProgress
+from persim_lightning.store.names import LAST_CHECKPOINT
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
 
+# Approximate number of times that `last.ckpt` is written during training.
 _CHECKPOINTS = 20
 
 
 def bare_trainer(progress: bool = True, checkpoints: Path | None = None, **options: Any) -> pl.Trainer:
-    """One process, no loggers, scores or validation.
+    """Create a Trainer for one process, without loggers, scores or validation.
 
     Parameters
     ----------
     progress : bool
         Show epochs and losses.
     checkpoints : Path, optional
-        Folder for `last.ckpt`, written some twenty times on the way; none is written where not given.
+        Folder for `last.ckpt`, which is written about twenty times during training. Without a folder, no checkpoints
+        are written.
     **options
         Further options of the Trainer, such as `max_epochs`.
     """
@@ -39,7 +42,7 @@ def bare_trainer(progress: bool = True, checkpoints: Path | None = None, **optio
         callbacks.append(
             ModelCheckpoint(
                 dirpath=checkpoints,
-                filename="last",
+                filename=LAST_CHECKPOINT,
                 enable_version_counter=False,
                 every_n_epochs=every,
                 save_on_train_epoch_end=True,
@@ -60,7 +63,7 @@ def bare_trainer(progress: bool = True, checkpoints: Path | None = None, **optio
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's notes on hardware and loaders are not for people who fit a table or compare methods."""
+    """Hide Lightning's messages on hardware and data loaders, which do not help users of the Python API."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

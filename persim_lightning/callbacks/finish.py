@@ -1,4 +1,4 @@
-"""What follows gradient training, before anything is scored or saved."""
+"""Finish the ensemble after gradient training, before it is scored or saved."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from persim_lightning.training.persim import PerSimModule
 
 
 class FinishEnsemble(pl.Callback):
-    """Calls :meth:`PerSimModule.finish`, where that is what has been trained; must stand before callbacks that score.
+    """Call :meth:`PerSimModule.finish` if a PerSimModule was trained. Must come before callbacks that score or save.
 
-    The result is a function of the last checkpoint and the data, so a run that is resumed after its last epoch ends in
-    the same weights.
+    The result depends only on the last checkpoint and the data: a run that is resumed after its last epoch gets the
+    same weights.
     """
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""A progress bar over epochs."""
+"""Show the progress of training."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class EpochProgress(pl.Callback):
-    """Shows epochs and losses: a bar on a terminal, a line every tenth of the way elsewhere (logs, CI).
+    """Show epochs and losses: a progress bar on a terminal, ten lines in total elsewhere (logs, CI).
 
-    Lightning's own bars count batches; here an epoch is often a single chunk, so they would only flicker.
+    Lightning's progress bars count batches. Here an epoch is often a single batch, so they would only flicker.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class EpochProgress(pl.Callback):
             )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # The loss is averaged over ranks, and reading it is a collective operation: every rank takes part.
+        # Reading the loss averages it over ranks, so every rank must read it.
         value = float(trainer.callback_metrics["train/loss"])
         if not trainer.is_global_zero:
             return

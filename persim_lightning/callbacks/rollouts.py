@@ -1,17 +1,15 @@
-"""Multi-step rollout scores during and at the end of training."""
+"""Log scores of multi-step rollouts during and at the end of training."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pytorch_lightning as pl
 import torch
-import wandb
 from torch import Tensor
 
-from persim_lightning.callbacks.wandb_log import log_figure, log_to_wandb
+from persim_lightning.callbacks.wandb_log import log_figure, log_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.horizon import HORIZONS, HorizonR2
 from persim_lightning.evaluation.prediction import (
@@ -20,22 +18,22 @@ from persim_lightning.evaluation.prediction import (
     predict,
 )
 from persim_lightning.evaluation.prediction_metric import score_share
-from persim_lightning.support.figures import save_figure
+from persim_lightning.store.names import FIGURES, PREDICTION, ROLLOUT_R2
 from persim_lightning.support.files import write_json
 from persim_lightning.training.persim import PerSimModule
 
 
 class RolloutScores(pl.Callback):
-    """Logs R² at h = 1, 5, 10, 25, 50 per test agent, and the prediction protocol's table at the end.
+    """Log R² at h = 1, 5, 10, 25, 50 per test agent during training, and the prediction protocol's table at the end.
 
-    Every rank rolls out episodes of its own; nothing is counted twice. Without test trajectories it does nothing.
+    Ranks share the episodes without overlap. Without test trajectories, nothing is logged.
 
     Parameters
     ----------
     folder : Path
-        Receives `rollout_r2.json`, `prediction.json` and `figures/rollout_r2.png`.
+        Folder for `rollout_r2.json`, `prediction.json` and `figures/rollout_r2.png`.
     every_n_epochs : int
-        How often R² is logged during training.
+        Interval for logging R² during training.
     """
 
     def __init__(self, folder: Path, every_n_epochs: int) -> None:
@@ -82,7 +80,7 @@ class RolloutScores(pl.Callback):
         return test
 
     def _population_index(self, trainer: pl.Trainer, test: Trajectories) -> Tensor:
-        """Index in the training population of every agent of the test table."""
+        """Return the index in the training population of every test agent."""
         index = {label: row for row, label in enumerate(trainer.datamodule.agent_ids)}  # type: ignore[attr-defined]
         return torch.tensor([index[label] for label in test.agent_ids])
 
@@ -97,30 +95,15 @@ class RolloutScores(pl.Callback):
         return r2.cpu()
 
     def _write(self, trainer: pl.Trainer, test: Trajectories, scores: PredictionScores) -> None:
-        records = scores.to_records(test.agent_ids)
-        write_json(records, self._folder / "prediction.json")
-        write_json(
-            {"horizons": HORIZONS, "agents": test.agent_ids, "history": self._history}, self._folder / "rollout_r2.json"
-        )
-        columns: list[str | int] = list(records[0])
-        rows = [list(record.values()) for record in records]
-        log_to_wandb(trainer, "prediction", wandb.Table(columns=columns, data=rows))
-        if self._history:
-            log_figure(trainer, "figures/rollout_r2", self._draw(test))
+        # Imported late: drawing needs matplotlib.
+        from persim_lightning.callbacks.figures import draw_rollout_r2
 
-    def _draw(self, test: Trajectories) -> Path:
-        """One line per test agent: R² against horizon at the end (left) and at the longest one over epochs (right)."""
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        final = torch.tensor(self._history[-1]["r2"])
-        longest = torch.tensor([entry["r2"] for entry in self._history])[..., -1]
-        epochs = [entry["epoch"] for entry in self._history]
-        for row, label in enumerate(test.agent_ids):
-            left.plot(HORIZONS, final[row].clamp(min=-1), marker="o", label=f"agent {label}")
-            right.plot(epochs, longest[:, row].clamp(min=-1), marker=".")
-        left.set(xlabel="steps ahead", ylabel="R² over episodes (cut at -1)", title="after the last epoch")
-        right.set(xlabel="epoch", title=f"{HORIZONS[-1]} steps ahead, during training")
-        for axes in (left, right):
-            axes.set_ylim(-1.05, 1.05)
-            axes.grid(alpha=0.3)
-        left.legend()
-        return save_figure(figure, self._folder / "figures" / "rollout_r2.png")
+        records = scores.to_records(test.agent_ids)
+        write_json(records, self._folder / PREDICTION)
+        write_json(
+            {"horizons": HORIZONS, "agents": test.agent_ids, "history": self._history}, self._folder / ROLLOUT_R2
+        )
+        log_table(trainer, "prediction", list(records[0]), [list(record.values()) for record in records])
+        if self._history:
+            path = self._folder / FIGURES / "rollout_r2.png"
+            log_figure(trainer, "figures/rollout_r2", draw_rollout_r2(HORIZONS, test.agent_ids, self._history, path))

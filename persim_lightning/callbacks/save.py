@@ -1,4 +1,4 @@
-"""Saves the trained simulators before anything is scored or drawn."""
+"""Save the trained simulators before anything is scored or drawn."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from persim_lightning.training.persim import PerSimModule
 
 
 class SaveSimulator(pl.Callback):
-    """Saves the finished ensemble; must stand behind FinishEnsemble and before callbacks that score.
+    """Save the finished ensemble, so that later errors do not lose it.
 
-    Whatever goes wrong afterwards, the training is not lost.
+    Must come after FinishEnsemble and before callbacks that score.
 
     Parameters
     ----------
     folder : Path
-        Receives `simulator.safetensors` and `simulator.json`.
+        Folder for `simulator.safetensors` and `simulator.json`.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -11,10 +11,11 @@ from persim_lightning.envs.mountain_car import MOUNTAIN_CAR
 from persim_lightning.errors import ConfigurationError
 
 ENVIRONMENTS = {environment.name: environment for environment in (MOUNTAIN_CAR, CART_POLE, HALF_CHEETAH)}
+# Gymnasium imports these modules when it makes the environment: MuJoCo is imported for HalfCheetah only.
 _ENTRY_POINTS = {
     "mountaincar": "persim_lightning.envs.mountain_car:MountainCarEnv",
     "cartpole": "persim_lightning.envs.cart_pole:CartPoleEnv",
-    "halfcheetah": "persim_lightning.envs.half_cheetah:HalfCheetahEnv",
+    "halfcheetah": "persim_lightning.envs.half_cheetah_physics:HalfCheetahEnv",
 }
 
 for _environment in ENVIRONMENTS.values():
@@ -25,12 +26,12 @@ for _environment in ENVIRONMENTS.values():
 
 
 def get_environment(name: str) -> Environment:
-    """Look an environment up by its short name.
+    """Return the environment with this short name.
 
     Raises
     ------
     ConfigurationError
-        If there is none of that name.
+        If the name is unknown.
     """
     if name not in ENVIRONMENTS:
         raise ConfigurationError(f"unknown environment '{name}': choose from {', '.join(ENVIRONMENTS)}")

@@ -10,7 +10,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv as GymCartPole
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment
-from persim_lightning.envs.functional import FunctionalBatch, put, rollout
+from persim_lightning.envs.functional import FunctionalBatch, rollout, set_state
 
 GRAVITY = 9.8
 CART_MASS, POLE_MASS = 1.0, 0.1
@@ -21,7 +21,7 @@ MAX_ANGLE = 12 * 2 * math.pi / 360
 
 
 def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
-    """Next states of a batch of cart-poles (one Euler step of 0.02 s).
+    """Compute the next states of a batch of cart-poles (one Euler step of 0.02 s).
 
     Parameters
     ----------
@@ -48,17 +48,17 @@ def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
 
 
 def terminated(states: Tensor) -> Tensor:
-    """Whether the cart has left ±2.4 m or the pole ±12 degrees: (..., 4) -> (...) bool."""
+    """Check whether the cart is outside ±2.4 m or the pole outside ±12 degrees: (..., 4) -> (...) bool."""
     return (states[..., 0].abs() > MAX_POSITION) | (states[..., 2].abs() > MAX_ANGLE)
 
 
 def reward(states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
-    """+1 for every step taken, the last one included; shapes (..., 4), (...), (..., 4) -> (...)."""
+    """Return +1 for every step, including the terminating one; shapes (..., 4), (...), (..., 4) -> (...)."""
     return torch.ones_like(next_states[..., 0])
 
 
 class CartPoleEnv(GymCartPole):
-    """Gymnasium's CartPole with a `force` (N) and half pole `length` (m) of its own."""
+    """Gymnasium's CartPole with adjustable `force` (N) and half pole `length` (m)."""
 
     def __init__(self, force: float = 10.0, length: float = 0.5, render_mode: str | None = None) -> None:
         super().__init__(render_mode=render_mode)
@@ -68,7 +68,7 @@ class CartPoleEnv(GymCartPole):
 
 
 def make_batch(covariates: Tensor, seed: int) -> FunctionalBatch:
-    """Cart-poles with every state coordinate within ±0.05, one per row of `covariates` (B, 2)."""
+    """Create one cart-pole per row of `covariates` (B, 2), with initial coordinates uniform in ±0.05."""
     generator = torch.Generator().manual_seed(seed)
     states = torch.rand(len(covariates), 4, generator=generator, dtype=torch.float64) * 0.1 - 0.05
     return FunctionalBatch(dynamics, covariates, states)
@@ -88,5 +88,5 @@ CART_POLE = Environment(
     reward=reward,
     terminated=terminated,
     rollout=partial(rollout, dynamics),
-    put=put,
+    set_state=set_state,
 )

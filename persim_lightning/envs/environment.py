@@ -1,4 +1,4 @@
-"""What the rest of the package knows of an environment: names, ranges and batched functions, never a class of it."""
+"""An environment as names, ranges and batched functions: the only interface that the rest of the package uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from persim_lightning.types import Schema
 
 
 class Covariate(NamedTuple):
-    """A hidden parameter in which agents differ: its uniform range in the population and the default agent's value."""
+    """A hidden parameter in which agents differ.
+
+    Populations draw it uniformly from [low, high]; the default agent has `default`.
+    """
 
     name: str
     low: float
@@ -22,12 +25,12 @@ class Covariate(NamedTuple):
 
 
 class EnvironmentBatch(Protocol):
-    """B independent copies of an environment, each with covariates of its own.
+    """B independent copies of an environment with different covariates.
 
     Attributes
     ----------
     states : Tensor, shape (B, D), float64
-        The current states. There is no automatic reset: after termination the dynamics simply go on.
+        The current states. Nothing is reset automatically: the dynamics continue after termination.
     """
 
     states: Tensor
@@ -39,30 +42,30 @@ class EnvironmentBatch(Protocol):
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment family: one dynamics, many agents.
+    """A family of environments: the same equations, with different covariates for every agent.
 
     Attributes
     ----------
     name : str
         Short name, used on command lines and in file names.
     gym_id : str
-        Id under which the gymnasium environment is registered; it takes the covariates as keyword arguments.
+        Id of the registered gymnasium environment, which takes the covariates as keyword arguments.
     state_names, action_names : tuple of str
         Column names. A discrete action has one column.
     num_actions : int or None
-        Number of discrete actions; None where actions are continuous in [-1, 1].
+        Number of discrete actions; None if actions are continuous, in [-1, 1].
     covariates : tuple of Covariate
     test_agents, policy_training_agents : tuple of tuple of float
-        Covariates of the agents with ids 0-4, and of those on which behavior policies are trained.
+        Covariates of the agents with ids 0-4, and of the agents on which behavior policies are trained.
     max_steps : int
-        Steps after which an episode is cut.
+        Steps after which an episode is truncated.
     make_batch : callable, (covariates (B, C), seed) -> EnvironmentBatch
     reward : callable, (states (..., D), actions (...)|(..., A), next_states (..., D)) -> (...)
     terminated : callable, (states (..., D)) -> (...) bool
     rollout : callable, (covariates (B, C), states (B, D), plans (B, P, H)|(B, P, H, A)) -> (1, B, P, H+1, D)
-        True trajectories under many plans: the one member of a perfect model.
-    put : callable, (gymnasium environment, state (D,)) -> None
-        Put an unwrapped gymnasium environment into a state, to go on from there.
+        True trajectories under many plans, in the form of an ensemble with one member.
+    set_state : callable, (gymnasium environment, state (D,)) -> None
+        Sets the state of an unwrapped gymnasium environment.
     """
 
     name: str
@@ -78,12 +81,12 @@ class Environment:
     reward: Callable[[Tensor, Tensor, Tensor], Tensor]
     terminated: Callable[[Tensor], Tensor]
     rollout: Callable[[Tensor, Tensor, Tensor], Tensor]
-    put: Callable[[Any, np.ndarray], None]
+    set_state: Callable[[Any, np.ndarray], None]
     rewarded: ClassVar[bool] = True
 
     @property
     def schema(self) -> Schema:
-        """Columns of a table of this environment."""
+        """Columns of this environment's tables."""
         return Schema(self.state_names, self.action_names, self.num_actions)
 
     @property
@@ -91,6 +94,6 @@ class Environment:
         """Covariates of the default agent."""
         return tuple(covariate.default for covariate in self.covariates)
 
-    def named(self, covariates: Sequence[float]) -> dict[str, float]:
-        """One agent's covariates by their names, as the gymnasium environment takes them."""
+    def covariate_dict(self, covariates: Sequence[float]) -> dict[str, float]:
+        """Return an agent's covariates by name: the keyword arguments of the gymnasium environment."""
         return {covariate.name: value for covariate, value in zip(self.covariates, covariates, strict=True)}

@@ -1,4 +1,4 @@
-"""Environments whose dynamics is a pure function of (states, actions, covariates)."""
+"""Environments whose dynamics are a pure function of (states, actions, covariates)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Dynamics = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class FunctionalBatch:
-    """Steps B environments with one call of a batched dynamics function.
+    """B environments that one call of a batched dynamics function steps together.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class FunctionalBatch:
 
 
 def rollout(dynamics: Dynamics, covariates: Tensor, states: Tensor, plans: Tensor) -> Tensor:
-    """Trajectories of B agents under P plans each.
+    """Simulate B agents under P plans each.
 
     Parameters
     ----------
@@ -55,6 +55,6 @@ def rollout(dynamics: Dynamics, covariates: Tensor, states: Tensor, plans: Tenso
     return trajectory[None]
 
 
-def put(env: Any, state: np.ndarray) -> None:
-    """Put one of gymnasium's classic control environments, unwrapped, into a state."""
+def set_state(env: Any, state: np.ndarray) -> None:
+    """Set the state of one of gymnasium's classic control environments, unwrapped."""
     env.state = np.array(state)

@@ -11,7 +11,7 @@ from gymnasium.envs.classic_control.mountain_car import MountainCarEnv as GymMou
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment
-from persim_lightning.envs.functional import FunctionalBatch, put, rollout
+from persim_lightning.envs.functional import FunctionalBatch, rollout, set_state
 
 FORCE = 1e-3
 MIN_POSITION, MAX_POSITION = -1.2, 0.6
@@ -20,7 +20,7 @@ GOAL_POSITION = 0.5
 
 
 def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
-    """Next states of a batch of cars.
+    """Compute the next states of a batch of cars.
 
     Parameters
     ----------
@@ -44,29 +44,29 @@ def dynamics(states: Tensor, actions: Tensor, covariates: Tensor) -> Tensor:
 
 
 def terminated(states: Tensor) -> Tensor:
-    """Whether each car has reached the goal with non-negative velocity: (..., 2) -> (...) bool."""
+    """Check whether each car is at the goal with non-negative velocity: (..., 2) -> (...) bool."""
     return (states[..., 0] >= GOAL_POSITION) & (states[..., 1] >= 0)
 
 
 def reward(states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:
-    """-1 a step, 0 for the step that reaches the goal; shapes (..., 2), (...), (..., 2) -> (...)."""
+    """Return -1 for every step, 0 for the step that reaches the goal; shapes (..., 2), (...), (..., 2) -> (...)."""
     return torch.where(terminated(next_states), 0.0, -1.0).to(next_states.dtype)
 
 
 class MountainCarEnv(GymMountainCar):
-    """Gymnasium's MountainCar with a `gravity` of its own and reward 0 on reaching the goal."""
+    """Gymnasium's MountainCar with adjustable `gravity`, and reward 0 on reaching the goal."""
 
     def __init__(self, gravity: float = 0.0025, render_mode: str | None = None) -> None:
         super().__init__(render_mode=render_mode)
         self.gravity = gravity
 
     def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        observation, _, ended, truncated, info = super().step(action)
-        return observation, 0.0 if ended else -1.0, ended, truncated, info
+        observation, _, terminated, truncated, info = super().step(action)
+        return observation, 0.0 if terminated else -1.0, terminated, truncated, info
 
 
 def make_batch(covariates: Tensor, seed: int) -> FunctionalBatch:
-    """Cars at rest between -0.6 and -0.4, one per row of `covariates` (B, 1)."""
+    """Create one car per row of `covariates` (B, 1), at rest, with initial positions uniform in [-0.6, -0.4]."""
     generator = torch.Generator().manual_seed(seed)
     position = torch.rand(len(covariates), generator=generator, dtype=torch.float64) * 0.2 - 0.6
     return FunctionalBatch(dynamics, covariates, torch.stack((position, torch.zeros_like(position)), dim=-1))
@@ -86,5 +86,5 @@ MOUNTAIN_CAR = Environment(
     reward=reward,
     terminated=terminated,
     rollout=partial(rollout, dynamics),
-    put=put,
+    set_state=set_state,
 )

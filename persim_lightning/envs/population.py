@@ -1,4 +1,4 @@
-"""Populations of agents: covariates drawn uniformly, with the test agents as ids 0-4."""
+"""Populations of agents: the test agents have ids 0-4, the others have random covariates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from persim_lightning.errors import ConfigurationError
 
 
 def sample_population(environment: Environment, num_agents: int, seed: int) -> Tensor:
-    """Covariates of a population.
+    """Draw the covariates of a population.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def sample_population(environment: Environment, num_agents: int, seed: int) -> T
     Returns
     -------
     Tensor, shape (N, C), float64
-        Rows 0-4 are the test agents, the rest uniform in the covariates' ranges (PerSim, section 5).
+        Rows 0-4 are the test agents; the others are uniform in the covariates' ranges (PerSim, section 5).
 
     Raises
     ------
@@ -32,7 +32,7 @@ def sample_population(environment: Environment, num_agents: int, seed: int) -> T
     test = torch.tensor(environment.test_agents, dtype=torch.float64)
     if num_agents < len(test):
         raise ConfigurationError(
-            f"a population holds the {len(test)} test agents, so num_agents={num_agents} is too few"
+            f"num_agents={num_agents} is too small: a population contains the {len(test)} test agents"
         )
     low = torch.tensor([covariate.low for covariate in environment.covariates], dtype=torch.float64)
     high = torch.tensor([covariate.high for covariate in environment.covariates], dtype=torch.float64)

@@ -110,7 +110,7 @@ def film_episode(
     length = int(episodes.lengths[row])
     for state, action in zip(episodes.states[row, :length], episodes.actions[row, :length], strict=True):
         # From the recorded state every time: small differences would grow to another episode.
-        environment.put(env.unwrapped, state.numpy())
+        environment.set_state(env.unwrapped, state.numpy())
         frames.append(env.render())
         env.step(action.numpy() if action.ndim else int(action))
     frames.append(env.render())
@@ -130,7 +130,7 @@ def _renderer(environment: Environment, covariates: Sequence[float]) -> Any:
         # The renderers' defaults need a screen.
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    named: dict[str, Any] = environment.named(covariates)
+    named: dict[str, Any] = environment.covariate_dict(covariates)
     env = gymnasium.make(environment.gym_id, render_mode="rgb_array", **named)
     env.reset(seed=0)
     return env

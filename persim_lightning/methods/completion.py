@@ -20,7 +20,8 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.models.config import Ranks
 from persim_lightning.models.rollout import rollout
 from persim_lightning.theory.cells import Cells
-from persim_lightning.theory.masked import Completion, complete, observe
+from persim_lightning.theory.masked import Completion, complete
+from persim_lightning.theory.observed_cells import average_rows
 
 # Neighbors that share an interpolation, at most: in many dimensions D + 1 would reach far.
 _NEIGHBORS = 8
@@ -161,7 +162,7 @@ def fit_completion(
         action, count = actions.assign(batch.action), len(actions.center)
     shape = (trajectories.num_agents, len(states.center), count)
     completion = complete(
-        observe(batch.agent, states.assign(batch.state), action, batch.delta, shape),
+        average_rows(batch.agent, states.assign(batch.state), action, batch.delta, shape),
         ranks,
         factorization,
         ridge=chosen.ridge,

@@ -1,8 +1,8 @@
-"""What planners search over: distributions of action sequences, for discrete and for bounded continuous actions.
+"""Distributions over action sequences, for discrete and for bounded continuous actions. Planners search over them.
 
-A distribution is a tuple of tensors with the batch of problems first, so that a planner can keep it, drop the rows of
-problems that have ended, and never know which kind of action it plans. Samples come from standard normal noise of shape
-(P, H, width) that all problems share: a problem's plan does not depend on which others are planned with it.
+A distribution is a tuple of tensors whose first dimension is the batch of problems. A planner can store it and drop the
+rows of ended problems without knowing the kind of action. Samples are computed from standard normal noise of shape
+(P, H, width) that all problems share, so a problem's plan does not depend on the other problems of the batch.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ class ActionSpace(Protocol):
     Attributes
     ----------
     width : int
-        Noise values that one action needs.
+        Number of noise values per action.
     """
 
     @property
     def width(self) -> int: ...
 
     def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
-        """The widest distribution: uniform for discrete actions, centered with half the range as std for others."""
+        """Return the widest distribution: uniform for discrete actions; centered, std half the range, for others."""
         ...
 
     def uniform(self, noise: Tensor) -> Tensor:
-        """Independent uniform actions from white noise: (P, H, width) -> (P, H) or (P, H, A)."""
+        """Transform white noise to independent uniform actions: (P, H, width) -> (P, H) or (P, H, A)."""
         ...
 
     def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
-        """Noise (P, H, width) -> plans (B, P, H) or (B, P, H, A)."""
+        """Transform noise to samples: (P, H, width) -> plans (B, P, H) or (B, P, H, A)."""
         ...
 
     def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
-        """Match moments: plans (B, P, H)|(B, P, H, A), weights (B, P) that sum to one."""
+        """Fit a distribution by moments: plans (B, P, H)|(B, P, H, A), weights (B, P) that sum to one."""
         ...
 
     def shift(self, distribution: Distribution) -> Distribution:
-        """The distribution one step later, widened again."""
+        """Shift the distribution by one step and widen it."""
         ...
 
     def mode(self, distribution: Distribution) -> Tensor:
-        """The most likely plans, (B, H) or (B, H, A)."""
+        """Return the most likely plans, (B, H) or (B, H, A)."""
         ...
 
 
 def shift_plans(plans: Tensor, dim: int) -> Tensor:
     """Drop the first action along `dim` and repeat the last one."""
     horizon = plans.shape[dim]
-    following = torch.arange(1, horizon + 1, device=plans.device).clamp(max=horizon - 1)
-    return plans.index_select(dim, following)
+    index = torch.arange(1, horizon + 1, device=plans.device).clamp(max=horizon - 1)
+    return plans.index_select(dim, index)
 
 
-def blend(distribution: Distribution, other: Distribution, share: float) -> Distribution:
-    """`share` of the first, the rest of the second."""
-    return tuple(torch.lerp(new, old, share) for old, new in zip(distribution, other, strict=True))
+def blend(old: Distribution, new: Distribution, momentum: float) -> Distribution:
+    """Average parameters, with weight `momentum` on the old ones."""
+    return tuple(torch.lerp(after, before, momentum) for before, after in zip(old, new, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Discrete:
     ----------
     count : int
     floor : float
-        Share of the uniform distribution in every fitted one, so that no action dies out.
+        Weight of the uniform distribution in every fitted one, so that every action stays possible.
     """
 
     count: int
@@ -89,13 +89,13 @@ class Discrete:
         return (_normal_cdf(noise[..., 0]) * self.count).long().clamp(max=self.count - 1)
 
     def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
-        # Noise that changes slowly along H gives actions that persist.
+        # One noise value per action, so that noise that changes slowly along H gives actions that change rarely.
         level = _normal_cdf(noise[..., 0])[..., None]
         return (level > distribution[0].cumsum(-1)[:, None, :, :-1]).sum(-1)
 
     def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
-        share = (F.one_hot(plans, self.count) * weights[:, :, None, None]).sum(1)
-        return (torch.lerp(share, torch.full_like(share, 1 / self.count), self.floor),)
+        probabilities = (F.one_hot(plans, self.count) * weights[:, :, None, None]).sum(1)
+        return (torch.lerp(probabilities, torch.full_like(probabilities, 1 / self.count), self.floor),)
 
     def shift(self, distribution: Distribution) -> Distribution:
         probabilities = shift_plans(distribution[0], dim=1)
@@ -114,7 +114,7 @@ class Box:
     dim : int
     low, high : float
     min_std : float
-        Smallest standard deviation of a fitted distribution, as a share of half the range.
+        Smallest standard deviation of a fitted distribution, as a fraction of half the range.
     """
 
     dim: int
@@ -127,29 +127,29 @@ class Box:
         return self.dim
 
     @property
-    def _half(self) -> float:
+    def _half_range(self) -> float:
         return (self.high - self.low) / 2
 
     def start(self, batch: int, horizon: int, device: torch.device) -> Distribution:
         mean = torch.full((batch, horizon, self.dim), (self.low + self.high) / 2, device=device)
-        return mean, torch.full_like(mean, self._half)
+        return mean, torch.full_like(mean, self._half_range)
 
     def uniform(self, noise: Tensor) -> Tensor:
-        return self.low + 2 * self._half * _normal_cdf(noise)
+        return self.low + 2 * self._half_range * _normal_cdf(noise)
 
     def sample(self, distribution: Distribution, noise: Tensor) -> Tensor:
         mean, std = distribution
         return (mean[:, None] + std[:, None] * noise).clamp(self.low, self.high)
 
     def fit(self, plans: Tensor, weights: Tensor) -> Distribution:
-        share = weights[:, :, None, None]
-        mean = (share * plans).sum(1)
-        variance = (share * (plans - mean[:, None]).square()).sum(1)
-        return mean, variance.sqrt().clamp(min=self.min_std * self._half)
+        weights = weights[:, :, None, None]
+        mean = (weights * plans).sum(1)
+        variance = (weights * (plans - mean[:, None]).square()).sum(1)
+        return mean, variance.sqrt().clamp(min=self.min_std * self._half_range)
 
     def shift(self, distribution: Distribution) -> Distribution:
         mean, std = distribution
-        return shift_plans(mean, dim=1), torch.full_like(std, self._half)
+        return shift_plans(mean, dim=1), torch.full_like(std, self._half_range)
 
     def mode(self, distribution: Distribution) -> Tensor:
         return distribution[0]

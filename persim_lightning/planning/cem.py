@@ -1,4 +1,4 @@
-"""The cross-entropy method (Rubinstein, 1999; as in PerSim's HalfCheetah experiments)."""
+"""The cross-entropy method (Rubinstein, 1999), used in PerSim's HalfCheetah experiments."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.planning.actions import Distribution, blend
-from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate, pick
+from persim_lightning.planning.planner import Best, Decision, Memory, Planner, Problem, evaluate, select_plans
 
 
 def check_elites(elites: int, plans: int) -> None:
-    """Refuse more elites than plans."""
+    """Raise ConfigurationError if there are more elites than plans."""
     if elites > plans:
-        raise ConfigurationError(f"elites {elites}: at most as many as plans ({plans})")
+        raise ConfigurationError(f"elites is {elites}: it must be at most the number of plans ({plans})")
 
 
 class CEM(Planner):
@@ -25,12 +25,12 @@ class CEM(Planner):
     Parameters
     ----------
     plans : int
-        Samples a round.
+        Samples per round.
     rounds : int
     elites : int
         Best samples of a round, to which the distribution is fitted.
     momentum : float
-        Share of the old distribution that is kept at every fit.
+        Weight of the old distribution at every fit.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ def refine(
     momentum: float,
     fit: Callable[[Tensor, Tensor], Distribution],
 ) -> tuple[Best, Distribution]:
-    """Rounds of sampling `count` plans and fitting the distribution to them.
+    """Repeat sampling `count` plans and fitting the distribution to them.
 
     Parameters
     ----------
@@ -68,12 +68,12 @@ def refine(
         As in :meth:`Planner.plan`.
     count, rounds : int
     momentum : float
-        Share of the old distribution that is kept at every fit.
+        Weight of the old distribution at every fit.
     fit : callable, (plans (B, P, H)|(B, P, H, A), scores (B, P)) -> distribution
     """
     space = problem.space
-    fresh = space.start(problem.batch, problem.horizon, problem.device)
-    distribution = fresh if memory is None else space.shift(memory)
+    start = space.start(problem.batch, problem.horizon, problem.device)
+    distribution = start if memory is None else space.shift(memory)
     best: Best | None = None
     for _ in range(rounds):
         plans = space.sample(distribution, problem.noise(count, generator))
@@ -99,10 +99,11 @@ def fit_elites(problem: Problem, plans: Tensor, scores: Tensor, elites: int) -> 
     -------
     distribution : tuple of Tensor
     best : Tensor, shape (B, elites, H) or (B, elites, H, A)
+        From the best plan to the worst.
     """
     top = scores.topk(min(elites, scores.shape[1]), dim=1)
-    chosen = pick(plans, top.indices)
-    # Plans that broke the model teach nothing, unless there is nothing else to learn from.
+    best = select_plans(plans, top.indices)
+    # Ignore plans without a finite score, unless no plan has one.
     usable = top.values.isfinite() | ~top.values.isfinite().any(1, keepdim=True)
     weights = usable / usable.sum(1, keepdim=True)
-    return problem.space.fit(chosen, weights), chosen
+    return problem.space.fit(best, weights), best

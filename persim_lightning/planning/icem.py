@@ -1,4 +1,4 @@
-"""iCEM: cross-entropy planning with few samples (Pinneri et al., 2020; https://arxiv.org/abs/2008.06389)."""
+"""iCEM: the cross-entropy method with few samples (Pinneri et al., 2020; https://arxiv.org/abs/2008.06389)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from persim_lightning.planning.planner import Best, Decision, Memory, Planner, P
 
 
 class ICEM(Planner):
-    """CEM with colored noise, populations that shrink, and elites that live on in later rounds and decisions.
+    """CEM with colored noise, fewer samples in every round, and elites that are reused in later rounds and decisions.
 
-    For discrete actions the distribution is one of categorical probabilities, and colored noise makes actions persist.
+    Discrete actions have categorical distributions; there, colored noise makes actions change rarely.
 
     Parameters
     ----------
     plans : int
-        Samples of the first round; at least twice the elites are drawn.
+        Samples of the first round. Every round draws at least twice the elites.
     rounds : int
     elites : int
+        Best samples of a round, to which the distribution is fitted.
     momentum : float
-        Share of the old distribution that is kept at every fit.
+        Weight of the old distribution at every fit.
     color : float
-        Exponent β of the noise's spectrum; 0 is white.
+        Exponent β of the noise's spectrum 1/f^β; 0 is white.
     decay : float
-        Every round has 1/decay times the samples of the one before it, but at least twice the elites.
+        Every round draws 1/decay times the samples of the previous one.
     kept : float
-        Share of the elites (at least one) that join the next round, or, shifted by a step, the first one of the next
-        decision.
+        Fraction of the elites (at least one) that is reused in the next round and, shifted by one step, in the first
+        round of the next decision.
     """
 
     def __init__(
@@ -50,23 +51,23 @@ class ICEM(Planner):
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
         space = problem.space
         distribution = space.start(problem.batch, problem.horizon, problem.device)
-        survivors = None
+        reused = None
         if memory is not None:
             *old, elites = memory
-            distribution, survivors = space.shift(tuple(old)), shift_plans(elites, dim=2)
+            distribution, reused = space.shift(tuple(old)), shift_plans(elites, dim=2)
         best: Best | None = None
         for index in range(self._rounds):
             samples = max(int(self._plans * self._decay**-index), 2 * self._elites)
             plans = space.sample(distribution, colored(problem.noise(samples, generator), self._color))
             if index == self._rounds - 1:
                 plans = torch.cat((plans, space.mode(distribution)[:, None]), dim=1)
-            if survivors is not None:
-                plans = torch.cat((plans, survivors), dim=1)
+            if reused is not None:
+                plans = torch.cat((plans, reused), dim=1)
             scores = evaluate(problem, plans)
             best = Best.of(plans, scores) if best is None else best.or_better(plans, scores)
             fitted, elites = fit_elites(problem, plans, scores, self._elites)
             distribution = blend(distribution, fitted, self._momentum)
-            survivors = elites[:, : max(1, round(self._kept * self._elites))]
+            reused = elites[:, : max(1, round(self._kept * self._elites))]
         assert best is not None
-        assert survivors is not None
-        return Decision(best.plan, best.score, (*distribution, survivors))
+        assert reused is not None
+        return Decision(best.plan, best.score, (*distribution, reused))

@@ -1,4 +1,4 @@
-"""Model predictive control: plan, play the first action, observe, plan again (PerSim, section 4.2)."""
+"""Model predictive control: plan, take the first action, observe, plan again (PerSim, section 4.2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from persim_lightning.planning.planner import Memory, Planner, Problem, Score
 
 
 class MPC:
-    """A policy for B episodes that are played together; an episode that has ended is not planned for any more.
+    """A policy for B episodes that run together. It stops planning for episodes that have ended.
 
-    It remembers the last decision, so every batch of episodes needs an object of its own.
+    It stores the last decision, so every batch of episodes needs a new object.
 
     Parameters
     ----------
@@ -24,10 +24,11 @@ class MPC:
     horizon : int
         H, steps of a plan.
     make_score : callable, (states (B', D), rows (B',)) -> score
-        Makes what is to be maximized for the episodes `rows`, ascending, that are in `states`.
+        Returns the score to maximize. `rows` are the indices, ascending, of the episodes that run; `states` are their
+        current states.
     terminated : callable, (states (..., D)) -> (...) bool
     device : torch.device
-        Where plans are made; in float32, whatever the environment's states come in.
+        Device of the planner. It plans in float32, whatever the dtype of the environment's states.
     """
 
     def __init__(
@@ -49,14 +50,14 @@ class MPC:
         """States (B, D) -> actions, (B,) int64 or (B, A) of the states' dtype."""
         if self._rows is None:
             self._rows = torch.arange(len(states))
-        going = ~self._terminated(states[self._rows])
-        if not going.all():
-            self._rows = self._rows[going]
+        running = ~self._terminated(states[self._rows])
+        if not running.all():
+            self._rows = self._rows[running]
             if self._memory is not None:
-                self._memory = tuple(part[going.to(part.device)] for part in self._memory)
-        now = states[self._rows].to(self._device, torch.float32)
-        score = self._make_score(now, self._rows.to(self._device))
-        problem = Problem(score, self._space, len(now), self._horizon, self._device)
+                self._memory = tuple(part[running.to(part.device)] for part in self._memory)
+        current = states[self._rows].to(self._device, torch.float32)
+        score = self._make_score(current, self._rows.to(self._device))
+        problem = Problem(score, self._space, len(current), self._horizon, self._device)
         plan, _, self._memory = self._planner.plan(problem, self._memory, generator)
         first = plan[:, 0].to(states.device)
         actions = first.new_zeros(len(states), *first.shape[1:])

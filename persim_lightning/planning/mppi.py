@@ -17,13 +17,13 @@ class MPPI(Planner):
     Parameters
     ----------
     plans : int
-        Samples a round.
+        Samples per round.
     rounds : int
     temperature : float
-        Of the weights `exp(score / temperature)`, in standard deviations of a round's scores: scores of any scale are
-        weighted alike.
+        Temperature of the weights `exp(score / temperature)`, in standard deviations of a round's scores, so that the
+        weights do not depend on the scale of scores.
     momentum : float
-        Share of the old distribution that is kept at every fit.
+        Weight of the old distribution at every fit.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class MPPI(Planner):
 
 
 def _weights(scores: Tensor, temperature: float) -> Tensor:
-    """(B, P) -> weights that sum to one; equal ones where no score is finite."""
+    """Compute weights that sum to one, (B, P) -> (B, P); they are equal if no score is finite."""
     usable = scores.isfinite()
     count = usable.sum(1, keepdim=True).clamp(min=1)
     finite = torch.where(usable, scores, 0.0)
     mean = finite.sum(1, keepdim=True) / count
-    spread = (torch.where(usable, finite - mean, 0.0).square().sum(1, keepdim=True) / count).sqrt()
-    scaled = torch.where(usable, (finite - mean) / (temperature * spread.clamp(min=1e-12)), -torch.inf)
+    std = (torch.where(usable, finite - mean, 0.0).square().sum(1, keepdim=True) / count).sqrt()
+    scaled = torch.where(usable, (finite - mean) / (temperature * std.clamp(min=1e-12)), -torch.inf)
     return torch.where(usable.any(1, keepdim=True), scaled, 0.0).softmax(1)

@@ -1,4 +1,4 @@
-"""What a plan is worth: rewards until termination, with an optional bonus for reaching far."""
+"""The value of a plan: rewards until termination, with an optional shaping term."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Termination = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Peak:
-    """A shaping term: `weight` times the largest value that a state coordinate takes along a plan.
+    """A shaping term: `weight` times the largest value of a state coordinate along a plan.
 
-    Where rewards are the same for all plans that fall short of a goal, it tells which one comes nearest to it. The
-    return that a plan is *reported* to have never contains it.
+    It helps where all plans that do not reach a goal have equal rewards: it prefers the plan that comes nearest.
+    Reported returns never contain it.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Peak:
 
 @dataclass(frozen=True)
 class Objective:
-    """Rewards of steps until termination, the terminating step included.
+    """Sum of rewards until termination, including the terminating step, plus the shaping term.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Objective:
 
 
 class Outcome(NamedTuple):
-    """What trajectories have come to so far.
+    """Running totals of trajectories.
 
     Attributes
     ----------
@@ -66,49 +66,50 @@ class Outcome(NamedTuple):
 
     @classmethod
     def start(cls, like: Tensor) -> Outcome:
-        """Of trajectories that have taken no step yet; `like` gives shape, type and device."""
+        """Initialize before the first step, with the shape, dtype and device of `like`."""
         return cls(torch.zeros_like(like), torch.full_like(like, -torch.inf), torch.ones_like(like, dtype=torch.bool))
 
     def value(self, objective: Objective) -> Tensor:
-        """Total with the shaping term."""
+        """Return the total plus the shaping term."""
         return self.total if objective.peak is None else self.total + objective.peak.weight * self.top
 
 
 def advance(objective: Objective, outcome: Outcome, states: Tensor, actions: Tensor) -> Outcome:
-    """Outcome of trajectories after a further stretch of K steps.
+    """Update the outcome of trajectories by K further steps.
 
     Parameters
     ----------
     objective : Objective
     outcome : Outcome, shapes (...)
-        Up to `states[..., 0, :]`.
+        Outcome up to `states[..., 0, :]`.
     states : Tensor, shape (..., K+1, D)
     actions : Tensor, shape (..., K) or (..., K, A)
 
     Returns
     -------
     Outcome
-        What comes after termination does not count. `total` is NaN where a state before it is not finite.
+        Steps after termination do not count. `total` is NaN if a state up to termination is not finite.
     """
     before, after = states[..., :-1, :], states[..., 1:, :]
-    ended, reward = objective.terminated(after), objective.reward(before, actions, after)
-    # A reward may not depend on the states, and NaN terminates nothing: a plan that breaks the model must not win.
+    terminated, reward = objective.terminated(after), objective.reward(before, actions, after)
+    # Without this, a plan whose states become NaN could win: a reward that ignores the states stays finite, and NaN
+    # never terminates an episode.
     if not bool(states.sum().isfinite()):
         reward = torch.where(after.isfinite().all(-1), reward, torch.nan)
     height = None if objective.peak is None else after[..., objective.peak.coordinate]
     running = outcome.running
-    if bool(ended.any()) or not bool(running.all()):
-        # Step h counts if none before it has ended the episode.
-        alive = running[..., None] & (ended.cumsum(-1) - ended.long() == 0)
-        running = running & ~ended.any(-1)
-        reward = torch.where(alive, reward, 0.0)
-        height = None if height is None else torch.where(alive, height, -torch.inf)
+    if bool(terminated.any()) or not bool(running.all()):
+        # Step h counts if no earlier step has terminated the episode.
+        counts = running[..., None] & (terminated.cumsum(-1) - terminated.long() == 0)
+        running = running & ~terminated.any(-1)
+        reward = torch.where(counts, reward, 0.0)
+        height = None if height is None else torch.where(counts, height, -torch.inf)
     top = outcome.top if height is None else outcome.top.maximum(height.amax(-1))
     return Outcome(outcome.total + reward.sum(-1), top, running)
 
 
 def trajectory_values(objective: Objective, states: Tensor, actions: Tensor) -> Tensor:
-    """What each of many whole trajectories is worth.
+    """Compute the values of whole trajectories.
 
     Parameters
     ----------
@@ -119,12 +120,12 @@ def trajectory_values(objective: Objective, states: Tensor, actions: Tensor) -> 
     Returns
     -------
     Tensor, shape (...)
-        Undiscounted, as :func:`advance` counts.
+        Undiscounted; the rules are those of :func:`advance`.
     """
     return advance(objective, Outcome.start(states[..., 0, 0]), states, actions).value(objective)
 
 
 def pessimistic_mean(values: Tensor, pessimism: float) -> Tensor:
-    """Combine members' values: mean - κ·std over the first dimension."""
+    """Combine the members' values (M, ...) to mean - κ·std, shape (...)."""
     mean = values.mean(0)
     return mean - pessimism * values.std(0, correction=0) if pessimism else mean

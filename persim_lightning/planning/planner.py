@@ -1,4 +1,4 @@
-"""What every planner is given and gives."""
+"""The interface of planners: a Problem in, a Decision out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persim_lightning.planning.actions import ActionSpace
 
 # Plans (B, P, H) or (B, P, H, A) -> scores (B, P), to be maximized.
 Score = Callable[[Tensor], Tensor]
-# What a planner carries from one decision to the next: tensors with the batch of problems first.
+# A planner's state between decisions: tensors whose first dimension is the batch of problems.
 Memory = tuple[Tensor, ...]
 
 
@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     Attributes
     ----------
     score : callable, (plans (B, P, H)|(B, P, H, A)) -> (B, P)
-        What to maximize; NaN and infinities count as the worst.
+        The function to maximize; NaN and infinities count as the worst.
     space : ActionSpace
     batch, horizon : int
         B and H.
@@ -37,9 +37,9 @@ class Problem(NamedTuple):
     device: torch.device = torch.device("cpu")
 
     def noise(self, plans: int, generator: torch.Generator) -> Tensor:
-        """White standard normal noise that all problems share, shape (P, H, width)."""
-        drawn = torch.randn(plans, self.horizon, self.space.width, generator=generator, device=generator.device)
-        return drawn.to(self.device)
+        """Draw white standard normal noise that all problems share, shape (P, H, width)."""
+        noise = torch.randn(plans, self.horizon, self.space.width, generator=generator, device=generator.device)
+        return noise.to(self.device)
 
 
 class Decision(NamedTuple):
@@ -48,11 +48,11 @@ class Decision(NamedTuple):
     Attributes
     ----------
     plan : Tensor, shape (B, H) or (B, H, A)
-        The best plan found.
+        The best plan.
     score : Tensor, shape (B,)
         Its score.
     memory : tuple of Tensor
-        To be given back at the next decision.
+        Argument of the next call of :meth:`Planner.plan`.
     """
 
     plan: Tensor
@@ -74,37 +74,38 @@ class Planner(ABC):
         ----------
         problem : Problem
         memory : tuple of Tensor, optional
-            Of the previous decision, one step earlier; none starts afresh.
+            From the previous decision, one step earlier; None starts without one.
         generator : torch.Generator
             Source of all randomness.
         """
 
 
 def evaluate(problem: Problem, plans: Tensor) -> Tensor:
-    """Float32 scores (B, P) of plans, -inf where they are not finite: a plan that breaks the model is never best."""
+    """Score plans, (B, P) float32. Scores that are not finite become -inf, so that such a plan is never the best."""
     score = problem.score(plans).float()
     return torch.where(score.isfinite(), score, -torch.inf)
 
 
-def pick(plans: Tensor, index: Tensor) -> Tensor:
-    """The chosen plans of every problem: (B, P, …), (B, k) -> (B, k, …)."""
+def select_plans(plans: Tensor, index: Tensor) -> Tensor:
+    """Select plans of every problem by index: (B, P, …), (B, k) -> (B, k, …)."""
     return plans[torch.arange(len(plans), device=plans.device)[:, None], index]
 
 
 class Best(NamedTuple):
-    """The best plans seen so far: (B, H)|(B, H, A) and their scores (B,)."""
+    """The best plans so far, (B, H)|(B, H, A), and their scores, (B,)."""
 
     plan: Tensor
     score: Tensor
 
     @classmethod
     def of(cls, plans: Tensor, scores: Tensor) -> Best:
+        """Select the best plan of every problem: plans (B, P, H)|(B, P, H, A), scores (B, P)."""
         score, index = scores.max(1)
-        return cls(pick(plans, index[:, None])[:, 0], score)
+        return cls(select_plans(plans, index[:, None])[:, 0], score)
 
     def or_better(self, plans: Tensor, scores: Tensor) -> Best:
-        """The best of these and of some more."""
+        """Select the best of these and further plans."""
         other = Best.of(plans, scores)
         better = other.score > self.score
-        chosen = torch.where(better.view(-1, *[1] * (self.plan.ndim - 1)), other.plan, self.plan)
-        return Best(chosen, torch.where(better, other.score, self.score))
+        plan = torch.where(better.view(-1, *[1] * (self.plan.ndim - 1)), other.plan, self.plan)
+        return Best(plan, torch.where(better, other.score, self.score))

@@ -1,4 +1,4 @@
-"""Scores plans by what a model predicts that they return: the mean over ensemble members (PerSim, section 4.2)."""
+"""Score plans by the returns that a model predicts, averaged over ensemble members (PerSim, section 4.2)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.objective import Objective, Outcome, advance, pessimistic_mean, trajectory_values
+from persim_lightning.planning.shared_noise import SharedNoise
 
-# Rows that are advanced together: enough to fill vector units, few enough for activations to stay in the cache.
+# Plans that are simulated together: enough for vectorization, few enough for activations to stay in the cache.
 _BLOCK_ROWS = 4096
-# Plans that begin alike share their beginning while there are at most this share as many beginnings as plans.
-_SHARE = 0.5
-# Steps that are judged together: rewards and terminations are many small operations, dear when done step by step.
-_STRETCH = 5
-# After a stretch, rows of ended plans are dropped if this share of all rows would go.
-_DROP_SHARE = 0.2
+# Plans with equal first actions are simulated once, while the number of different prefixes is at most this fraction of
+# the number of plans.
+_MAX_PREFIXES = 0.5
+# Number of steps whose rewards and terminations are computed at once: these are many small operations, which are slow
+# when done for every step.
+_CHUNK_STEPS = 5
+# After a chunk, the rows of ended plans are dropped if they are at least this fraction of all rows.
+_DROP_FRACTION = 0.2
 
 
 class Dynamics(Protocol):
@@ -33,16 +35,16 @@ class Dynamics(Protocol):
     members: int
 
     def step(self, states: Tensor, actions: Tensor, agents: Tensor) -> Tensor:
-        """States (M, B, D), actions (B,)|(B, A), the rows' agents (B,) in ascending order -> next states (M, B, D)."""
+        """Predict next states: states (M, B, D), actions (B,)|(B, A), agents (B,), ascending -> (M, B, D)."""
         ...
 
 
 @dataclass(frozen=True)
 class EnsembleReturns:
-    """Scores plans on a step-by-step model.
+    """Score plans with a model that predicts step by step.
 
-    Every member keeps a trajectory of its own; ended plans are soon dropped,
-    and discrete plans that begin alike share their beginning.
+    Every ensemble member simulates a separate trajectory. Two savings: rows of ended plans are dropped, and discrete
+    plans with equal first actions are simulated once until they differ.
 
     Parameters
     ----------
@@ -51,11 +53,11 @@ class EnsembleReturns:
     states : Tensor, shape (B, D)
         Current state of each problem.
     agents : Tensor, shape (B,), int64
-        Agent of each problem, ascending, as `dynamics` numbers them.
+        Agent of each problem, ascending; the indices that `dynamics` expects.
     pessimism : float
         κ of the score `mean - κ·std` over members.
-    chance : SharedChance, optional
-        Noise of `dynamics`, where it predicts distributions.
+    noise : SharedNoise, optional
+        Noise of `dynamics`, if it predicts distributions.
     """
 
     dynamics: Dynamics
@@ -63,77 +65,80 @@ class EnsembleReturns:
     states: Tensor
     agents: Tensor
     pessimism: float = 0.0
-    chance: SharedChance | None = None
+    noise: SharedNoise | None = None
 
     def __call__(self, plans: Tensor) -> Tensor:
-        """Plans (B, P, H)|(B, P, H, A) -> (B, P)."""
-        if self.chance is not None:
-            self.chance.renew()
+        """Score plans: (B, P, H)|(B, P, H, A) -> (B, P)."""
+        if self.noise is not None:
+            self.noise.reset()
         batch, count = plans.shape[:2]
         actions = plans.flatten(0, 1).transpose(0, 1).contiguous()
-        owner = torch.arange(batch, device=plans.device).repeat_interleave(count)
-        blocks = zip(owner.split(_BLOCK_ROWS), actions.split(_BLOCK_ROWS, dim=1), strict=True)
-        values = torch.cat([self._values(part, rows) for rows, part in blocks], dim=1)
+        problem = torch.arange(batch, device=plans.device).repeat_interleave(count)
+        blocks = zip(actions.split(_BLOCK_ROWS, dim=1), problem.split(_BLOCK_ROWS), strict=True)
+        values = torch.cat([self._values(*block) for block in blocks], dim=1)
         return pessimistic_mean(values, self.pessimism).view(batch, count)
 
-    def _values(self, actions: Tensor, owner: Tensor) -> Tensor:
-        """Values (M, R) of R plans: actions (H, R)|(H, R, A), and the problems that they belong to, ascending."""
-        if self.chance is not None:
-            self.chance.rewind()
-        paths, path, actions = self._shared_beginning(actions, owner)
-        paths = paths.take(path)
-        plans = torch.arange(len(owner), device=owner.device)
-        values = paths.outcome.total.new_empty(paths.outcome.total.shape[0], len(owner))
-        for stretch in actions.split(_STRETCH) if len(actions) else ():
-            paths = self._advance(paths, stretch if len(plans) == len(owner) else stretch[:, plans])
-            going = paths.outcome.running.any(0)
-            if int(going.sum()) <= (1 - _DROP_SHARE) * len(going):
-                ended = ~going
-                values[:, plans[ended]] = paths.outcome.value(self.objective)[:, ended]
-                plans, paths = plans[going], paths.take(going.nonzero()[:, 0])
+    def _values(self, actions: Tensor, problem: Tensor) -> Tensor:
+        """Compute the values (M, R) of R plans, from their actions (H, R)|(H, R, A) and problems (R,), ascending."""
+        if self.noise is not None:
+            self.noise.rewind()
+        trajectories, index, actions = self._simulate_prefixes(actions, problem)
+        trajectories = trajectories.select(index)
+        plans = torch.arange(len(problem), device=problem.device)
+        values = trajectories.outcome.total.new_empty(trajectories.outcome.total.shape[0], len(problem))
+        for chunk in actions.split(_CHUNK_STEPS) if len(actions) else ():
+            trajectories = self._advance(trajectories, chunk if len(plans) == len(problem) else chunk[:, plans])
+            running = trajectories.outcome.running.any(0)
+            if int(running.sum()) <= (1 - _DROP_FRACTION) * len(running):
+                ended = ~running
+                values[:, plans[ended]] = trajectories.outcome.value(self.objective)[:, ended]
+                plans, trajectories = plans[running], trajectories.select(running.nonzero()[:, 0])
                 if not len(plans):
                     return values
-        values[:, plans] = paths.outcome.value(self.objective)
+        values[:, plans] = trajectories.outcome.value(self.objective)
         return values
 
-    def _shared_beginning(self, actions: Tensor, owner: Tensor) -> tuple[_Paths, Tensor, Tensor]:
-        """Discrete plans that begin alike follow one path until they part.
+    def _simulate_prefixes(self, actions: Tensor, problem: Tensor) -> tuple[_Trajectories, Tensor, Tensor]:
+        """Simulate the first steps of discrete plans, once for all plans with equal actions so far.
 
         Returns
         -------
-        paths : _Paths
-        path : Tensor, shape (R,), int64
-            Which path each plan has followed.
+        trajectories : _Trajectories
+            One for every different prefix.
+        index : Tensor, shape (R,), int64
+            Each plan's index in `trajectories`.
         actions : Tensor, shape (H', R) or (H', R, A)
-            Those that are left.
+            The remaining actions.
         """
-        problems, path = owner.unique_consecutive(return_inverse=True)
+        problems, index = problem.unique_consecutive(return_inverse=True)
         states, members = self.states[problems], self.dynamics.members
         states = states.mT.expand(members, *states.mT.shape).contiguous().mT
-        paths = _Paths(states, self.agents[problems], Outcome.start(states[..., 0]))
+        trajectories = _Trajectories(states, self.agents[problems], Outcome.start(states[..., 0]))
         if actions.is_floating_point():
-            return paths, path, actions
+            return trajectories, index, actions
         count = int(actions.max()) + 1
         for h, action in enumerate(actions):
-            distinct, branch = (path * count + action).unique(return_inverse=True)
-            if len(distinct) > _SHARE * len(owner):
-                return paths, path, actions[h:]
-            paths, path = self._advance(paths.take(distinct // count), (distinct % count)[None]), branch
-        return paths, path, actions[len(actions) :]
+            distinct, next_index = (index * count + action).unique(return_inverse=True)
+            if len(distinct) > _MAX_PREFIXES * len(problem):
+                return trajectories, index, actions[h:]
+            trajectories = self._advance(trajectories.select(distinct // count), (distinct % count)[None])
+            index = next_index
+        return trajectories, index, actions[len(actions) :]
 
-    def _advance(self, paths: _Paths, actions: Tensor) -> _Paths:
-        """K steps further, actions (K, C)|(K, C, A); ended paths move on, but their value stays."""
-        states = [paths.states]
+    def _advance(self, trajectories: _Trajectories, actions: Tensor) -> _Trajectories:
+        """Simulate K further steps, actions (K, C)|(K, C, A), also of ended trajectories; their value stays."""
+        states = [trajectories.states]
         for action in actions:
-            states.append(self.dynamics.step(states[-1], action, paths.agents))
-        # (M, K+1, D, C) in memory: rows last, as the dynamics gives them.
-        trajectory = torch.stack([step.mT for step in states], dim=1).permute(0, 3, 1, 2)
-        taken = actions.transpose(0, 1).expand(len(trajectory), *actions.transpose(0, 1).shape)
-        return _Paths(states[-1], paths.agents, advance(self.objective, paths.outcome, trajectory, taken))
+            states.append(self.dynamics.step(states[-1], action, trajectories.agents))
+        # In memory (M, K+1, D, C), the layout that the dynamics return.
+        history = torch.stack([step.mT for step in states], dim=1).permute(0, 3, 1, 2)
+        taken = actions.transpose(0, 1).expand(len(history), *actions.transpose(0, 1).shape)
+        outcome = advance(self.objective, trajectories.outcome, history, taken)
+        return _Trajectories(states[-1], trajectories.agents, outcome)
 
 
-class _Paths(NamedTuple):
-    """Trajectories under way, of C plans or of all plans with C different beginnings.
+class _Trajectories(NamedTuple):
+    """Current states and outcomes of C trajectories.
 
     Attributes
     ----------
@@ -146,15 +151,15 @@ class _Paths(NamedTuple):
     agents: Tensor
     outcome: Outcome
 
-    def take(self, index: Tensor) -> _Paths:
-        """The chosen paths, in that order."""
-        outcome = Outcome(*(part[:, index] for part in self.outcome))
-        return _Paths(self.states.mT[..., index].mT, self.agents[index], outcome)
+    def select(self, index: Tensor) -> _Trajectories:
+        """Select trajectories by index."""
+        outcome = Outcome(*(value[:, index] for value in self.outcome))
+        return _Trajectories(self.states.mT[..., index].mT, self.agents[index], outcome)
 
 
 @dataclass(frozen=True)
 class TrajectoryReturns:
-    """Scores plans on a model that gives whole trajectories, such as the true environment's.
+    """Score plans with a function that returns whole trajectories, such as a true environment's `rollout`.
 
     Parameters
     ----------
@@ -170,14 +175,14 @@ class TrajectoryReturns:
     pessimism: float = 0.0
 
     def __call__(self, plans: Tensor) -> Tensor:
-        """Plans (B, P, H)|(B, P, H, A) -> (B, P)."""
+        """Score plans: (B, P, H)|(B, P, H, A) -> (B, P)."""
         trajectories = self.rollout(self.states, plans)
         actions = plans.expand(len(trajectories), *plans.shape)
         return pessimistic_mean(trajectory_values(self.objective, trajectories, actions), self.pessimism)
 
 
 class ClampedDynamics:
-    """Keeps predicted states within a range, and counts how often that was needed.
+    """Clamp predicted states to a range and count clamped coordinates.
 
     Parameters
     ----------
@@ -187,7 +192,7 @@ class ClampedDynamics:
     Attributes
     ----------
     clamped, predicted : int
-        State coordinates that were clamped, and all that were predicted.
+        Number of state coordinates that were clamped, and of all that were predicted.
     """
 
     def __init__(self, dynamics: Dynamics, low: Tensor, high: Tensor) -> None:
@@ -196,8 +201,7 @@ class ClampedDynamics:
         self.clamped = self.predicted = 0
 
     def step(self, states: Tensor, actions: Tensor, agents: Tensor) -> Tensor:
-        following = self._dynamics.step(states, actions, agents)
-        inside = following.clamp(self._low, self._high)
-        self.clamped += int(((following < self._low) | (following > self._high)).sum())
-        self.predicted += following.numel()
-        return inside
+        predicted = self._dynamics.step(states, actions, agents)
+        self.clamped += int(((predicted < self._low) | (predicted > self._high)).sum())
+        self.predicted += predicted.numel()
+        return predicted.clamp(self._low, self._high)

@@ -1,4 +1,4 @@
-"""Random shooting: the best of many uniformly random plans (PerSim, section 4.2)."""
+"""Random shooting: select the best of many uniformly random plans (PerSim, section 4.2)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from persim_lightning.planning.planner import Best, Decision, Memory, Planner, P
 
 
 class RandomShooting(Planner):
-    """Uniformly random plans, with the previous best one, shifted by a step, among them.
+    """Select the best of uniformly random plans and the previous best plan, shifted by one step.
 
     Parameters
     ----------
     plans : int
-        Candidates a decision, the shifted one included.
+        Candidates per decision, including the shifted plan.
     """
 
     def __init__(
@@ -25,8 +25,8 @@ class RandomShooting(Planner):
         self._plans = plans
 
     def plan(self, problem: Problem, memory: Memory | None, generator: torch.Generator) -> Decision:
-        drawn = problem.space.uniform(problem.noise(self._plans, generator))
-        plans = drawn.expand(problem.batch, *drawn.shape)
+        samples = problem.space.uniform(problem.noise(self._plans, generator))
+        plans = samples.expand(problem.batch, *samples.shape)
         if memory is not None:
             plans = torch.cat((shift_plans(memory[0], dim=1)[:, None], plans[:, 1:]), dim=1)
         best = Best.of(plans, evaluate(problem, plans))

@@ -14,8 +14,9 @@ from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.store.names import THEOREM
 from persim_lightning.support.files import check_writable
-from persim_lightning.theory.check import AgentFacts, TheoremCheck, check_theorem
+from persim_lightning.theory.check import check_theorem
 from persim_lightning.theory.report import write_check
+from persim_lightning.theory.results import AgentCovariates, TheoremCheck
 from persim_lightning.theory.sample import sample_cells
 from persim_lightning.theory.tensors import state_grid
 
@@ -91,13 +92,13 @@ def check(
     """
     check_writable(folder / THEOREM)
     trajectories = subject.trajectories
-    facts = None
+    covariates = None
     if subject.covariates is not None:
         schema = trajectories.schema
-        facts = AgentFacts(*load_covariates(subject.covariates, trajectories.agent_ids, schema.agent))
+        covariates = AgentCovariates(*load_covariates(subject.covariates, trajectories.agent_ids, schema.agent))
     sample = sample_cells(trajectories, seed)
     if grid is not None:
         low, high = trajectories.state.amin(0), trajectories.state.amax(0)
         sample = sample._replace(states=state_grid(low, high, grid).float())
-    checked = check_theorem(subject.name, subject.population, trajectories, subject.environment, facts, sample)
+    checked = check_theorem(subject.name, subject.population, trajectories, subject.environment, covariates, sample)
     return checked, write_check(checked, folder)

@@ -1,14 +1,13 @@
-"""Cells of a continuous space: which center a point is nearest to."""
+"""Discretize a continuous space: assign points to the nearest of several centers."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor, nn
 
-# Lloyd's algorithm reads all points for every center; above so many products a sample a step does as well.
-_LLOYD_PRODUCTS = 1 << 24
+# Above this number of (point, center) pairs, mini-batches replace Lloyd's algorithm: they are faster and as good.
+_MAX_LLOYD_PAIRS = 1 << 24
 
 
 class Cells(nn.Module):
@@ -33,7 +32,10 @@ class Cells(nn.Module):
 
     @classmethod
     def fit(cls, points: Tensor, count: int, seed: int) -> Cells:
-        """k-means cells of points (B, X), fewer where there are fewer distinct points."""
+        """Fit `count` k-means cells to points (B, X); fewer if there are fewer distinct points."""
+        # Imported late: it takes a second, and most commands fit no cells.
+        from sklearn.cluster import KMeans, MiniBatchKMeans
+
         mean = points.double().mean(0)
         std = (points.double() - mean).square().mean(0).sqrt()
         std = torch.where(std > 0, std, 1.0)
@@ -41,26 +43,38 @@ class Cells(nn.Module):
         distinct = len(np.unique(scaled, axis=0))
         if distinct <= count:
             center = np.unique(scaled, axis=0)
-        elif len(scaled) * count <= _LLOYD_PRODUCTS:
+        elif len(scaled) * count <= _MAX_LLOYD_PAIRS:
             center = KMeans(count, n_init=1, random_state=seed).fit(scaled).cluster_centers_
         else:
             center = MiniBatchKMeans(count, n_init=1, batch_size=8192, random_state=seed).fit(scaled).cluster_centers_
         return cls(mean.float(), std.float(), torch.from_numpy(center).float())
 
     def nearest(self, points: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-        """The nearest cells of points (..., X): squared distances and indices, both (..., count), nearest first."""
+        """Find the nearest cells of points (..., X).
+
+        Returns
+        -------
+        square, index : Tensor, shape (..., count)
+            Squared distances, ascending, and cell indices.
+        """
         scaled = (points - self.mean) / self.std
         distance = torch.cdist(scaled, self.center, compute_mode="donot_use_mm_for_euclid_dist")
-        near = distance.topk(count, largest=False)
-        return near.values.square(), near.indices
+        nearest = distance.topk(count, largest=False)
+        return nearest.values.square(), nearest.indices
 
     def assign(self, points: Tensor) -> Tensor:
-        """Index of the nearest cell, (B, X) -> (B,)."""
-        return torch.cat([self.nearest(part)[1][:, 0] for part in points.split(4096)])
+        """Return the index of the nearest cell, (B, X) -> (B,)."""
+        return torch.cat([self.nearest(chunk)[1][:, 0] for chunk in points.split(4096)])
 
     def weigh(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Inverse-distance weights (Shepard, 1968) and indices of the nearest cells, both (..., count)."""
+        """Compute inverse-distance weights (Shepard, 1968) of the nearest cells.
+
+        Returns
+        -------
+        weight, index : Tensor, shape (..., count)
+            Weights that sum to one, and cell indices.
+        """
         square, index = self.nearest(points, min(count, len(self.center)))
-        # Relative to the nearest, so that a point on a center gets this cell alone.
+        # Relative to the smallest distance, so that a point at a center gets weight 1 for that cell only.
         weight = (square[..., :1] + torch.finfo(square.dtype).tiny) / (square + torch.finfo(square.dtype).tiny)
         return weight / weight.sum(-1, keepdim=True), index

@@ -1,7 +1,7 @@
-"""How low the rank of a tensor is: multilinear spectrum, CP and Tucker errors against rank, core consistency.
+"""Measure the rank of a tensor: multilinear spectrum, CP and Tucker errors, core consistency.
 
-Everything is float64 on arrays scaled to unit root mean square: in single precision alternating least squares stalls at
-relative errors of 1e-3. Decompositions are TensorLy's.
+TensorLy decomposes, in float64, arrays scaled to unit root mean square. In single precision, alternating least squares
+stalls at relative errors of 1e-3.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from tensorly.cp_tensor import CPTensor
 from tensorly.decomposition import parafac, tucker
 from tensorly.tenalg import multi_mode_dot
 
-# Keeps the normal equations regular where factors become parallel, of a tensor of norm one.
+# Regularizes the normal equations of a tensor of norm one, in case factors become parallel.
 _RIDGE = 1e-13
-# Iterations stop when the error changes by less: coarse first, and fine for what may become exact.
+# Iterations stop when the error changes by less than this. Fits start with the coarse tolerance; those with an error
+# below _PROMISING may become exact and continue with the fine one.
 _COARSE, _FINE, _PROMISING = 1e-7, 1e-12, 1e-2
-# TensorLy computes errors as a difference of squares, which rounding hides below about 1e-8: it stops there. What comes
-# this near goes on without looking at errors.
+# TensorLy computes errors as a difference of squares. Below about 1e-8 these are rounding errors, and TensorLy stops.
+# Fits with an error below this value therefore continue without a stopping criterion.
 _NEARLY_EXACT = 1e-6
-# Singular directions below this share of the largest one are rounding errors.
+# Singular values below this fraction of the largest one are rounding errors.
 _ROUNDING = 1e-13
 
 
@@ -35,16 +36,16 @@ class RankFit(NamedTuple):
     ----------
     rank : int
     error : float
-        Frobenius norm of what is left, relative to the tensor's.
+        Frobenius norm of the residual, relative to the tensor's norm.
     errors : list of float
-        Of every initialization that did not fail.
+        Errors of all initializations that did not fail.
     converged : int
-        How many initializations stopped by themselves, before the limit on iterations.
+        Number of initializations that converged before the iteration limit.
     core_consistency : float
-        100 where the CP model is all that there is between the factors; far below, even negative, where the rank is too
-        high (Bro and Kiers, 2003, https://doi.org/10.1002/cem.801). Low, too, where factors are not unique.
+        100 if the factors interact exactly as the CP model says. Much lower, even negative, if the rank is too high
+        (Bro and Kiers, 2003, https://doi.org/10.1002/cem.801). Also low if factors are not unique.
     cp : CPTensor or None
-        None where every initialization failed.
+        None if every initialization failed.
     """
 
     rank: int
@@ -56,7 +57,7 @@ class RankFit(NamedTuple):
 
 
 class Compressed(NamedTuple):
-    """A tensor in the orthonormal bases of its leading multilinear singular vectors.
+    """A tensor expressed in orthonormal bases of its leading multilinear singular vectors.
 
     Attributes
     ----------
@@ -64,11 +65,11 @@ class Compressed(NamedTuple):
         All singular values of every mode's unfolding.
     bases : list of ndarray, shapes (I_k, J_k)
     core : ndarray, shape (J_1, J_2, J_3)
-        Of the tensor scaled to norm one.
+        Core of the tensor scaled to norm one.
     norm : float
-        Of the tensor.
+        Norm of the tensor.
     lost : float
-        Norm of what the core lacks, relative to the tensor's.
+        Relative error of the compression.
     """
 
     spectra: list[np.ndarray]
@@ -77,19 +78,19 @@ class Compressed(NamedTuple):
     norm: float
     lost: float
 
-    def relative(self, remainder: float) -> float:
-        """Error of what leaves `remainder` of the core, relative to the tensor: the two parts are orthogonal."""
-        return float(np.hypot(remainder, self.lost))
+    def relative_error(self, core_error: float) -> float:
+        """Return the tensor's relative error for an error of the core; it is orthogonal to the compression error."""
+        return float(np.hypot(core_error, self.lost))
 
 
 def compress(tensor: np.ndarray, limit: int) -> Compressed:
-    """Higher-order SVD (De Lathauwer et al., 2000, https://doi.org/10.1137/S0895479896305696).
+    """Compress by higher-order SVD (De Lathauwer et al., 2000, https://doi.org/10.1137/S0895479896305696).
 
     Parameters
     ----------
     tensor : ndarray, three modes
     limit : int
-        At most so many directions a mode are kept; rounding errors never are.
+        Largest number of directions per mode. Directions that are rounding errors are always dropped.
     """
     norm = float(np.linalg.norm(tensor))
     unit = tensor / norm if norm > 0 else tensor
@@ -104,24 +105,17 @@ def compress(tensor: np.ndarray, limit: int) -> Compressed:
     return Compressed(spectra, bases, core, norm, lost)
 
 
-def multilinear_rank(spectrum: np.ndarray, tolerance: float) -> int:
-    """Directions of a mode that are needed to leave a relative error of at most `tolerance`."""
-    square = np.square(spectrum)
-    tail = np.sqrt(np.append(square[::-1].cumsum()[::-1], 0.0) / max(square.sum(), np.finfo(float).tiny))
-    return int(np.argmax(tail <= tolerance))
-
-
 def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 1000, seed: int = 0) -> RankFit:
-    """CP decomposition by alternating least squares, the best of several initializations.
+    """Compute a CP decomposition by alternating least squares, the best of several initializations.
 
     Parameters
     ----------
     compressed : Compressed
     rank : int
     inits : int
-        The first starts from singular vectors, the others at random.
+        Number of initializations: the first from singular vectors, the others random.
     iterations : int
-        Limit of each.
+        Iteration limit of each.
     seed : int
     """
     candidates: list[CPTensor] = []
@@ -131,7 +125,7 @@ def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 
         try:
             cp, history = _descend(compressed.core, rank, start, iterations, _COARSE, seed + index)
         except np.linalg.LinAlgError:
-            # Factors have become parallel beyond what the ridge mends, as with a single agent.
+            # Factors became parallel despite the ridge, for example with a single agent.
             continue
         candidates.append(cp)
         errors.append(_relative_error(compressed, cp))
@@ -156,9 +150,9 @@ def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 
 def _descend(
     core: np.ndarray, rank: int, start: str | CPTensor, iterations: int, tolerance: float, seed: int
 ) -> tuple[CPTensor, list[float]]:
-    """Alternating least squares with line search, and the errors along the way."""
+    """Run alternating least squares with line search; return the decomposition and the error of every iteration."""
     with warnings.catch_warnings():
-        # Ranks above a mode's length are filled up at random, as intended.
+        # TensorLy warns when the rank exceeds a mode's length. It then adds random vectors, as intended.
         warnings.filterwarnings("ignore", category=UserWarning)
         cp, history = parafac(
             core,
@@ -175,12 +169,12 @@ def _descend(
 
 
 def _relative_error(compressed: Compressed, cp: CPTensor) -> float:
-    remainder = float(np.linalg.norm(compressed.core - tl.cp_to_tensor(cp)))
-    return compressed.relative(remainder) if np.isfinite(remainder) else np.inf
+    core_error = float(np.linalg.norm(compressed.core - tl.cp_to_tensor(cp)))
+    return compressed.relative_error(core_error) if np.isfinite(core_error) else np.inf
 
 
 def _core_consistency(tensor: np.ndarray, weights: np.ndarray, factors: Sequence[np.ndarray]) -> float:
-    """100·(1 - ‖G - I‖²/R), where G is the least-squares Tucker core between the CP factors."""
+    """Compute 100·(1 - ‖G - I‖²/R), where G is the least-squares Tucker core for the CP factors."""
     rank = len(weights)
     scaled = [factors[0] * weights, *factors[1:]]
     core = multi_mode_dot(tensor, [np.linalg.pinv(factor) for factor in scaled])
@@ -190,7 +184,7 @@ def _core_consistency(tensor: np.ndarray, weights: np.ndarray, factors: Sequence
 
 
 def tucker_error(compressed: Compressed, ranks: Sequence[int], iterations: int = 50) -> float:
-    """Relative error of the Tucker decomposition of these ranks (cut to the core's shape)."""
-    chosen = [min(rank, size) for rank, size in zip(ranks, compressed.core.shape, strict=True)]
-    decomposed = tucker(compressed.core, rank=chosen, n_iter_max=iterations, tol=1e-9)
-    return compressed.relative(float(np.linalg.norm(compressed.core - tl.tucker_to_tensor(decomposed))))
+    """Return the relative error of a Tucker decomposition with these ranks (at most the core's shape)."""
+    limited = [min(rank, size) for rank, size in zip(ranks, compressed.core.shape, strict=True)]
+    decomposed = tucker(compressed.core, rank=limited, n_iter_max=iterations, tol=1e-9)
+    return compressed.relative_error(float(np.linalg.norm(compressed.core - tl.tucker_to_tensor(decomposed))))

@@ -1,8 +1,6 @@
-"""What the observation pattern allows: the true tensor decomposed from those cells alone that the data visit."""
+"""Can the true tensor be recovered from the visited cells? Decompose these only and measure the error on all others."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,32 +10,13 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.models.config import Ranks
 from persim_lightning.models.factorization import to_dense
 from persim_lightning.theory.cells import Cells
-from persim_lightning.theory.masked import complete, observe
-
-
-@dataclass(frozen=True)
-class ObservedCurve:
-    """Errors of masked CP decompositions of the true tensor against rank.
-
-    Without cells that are not visited there is nothing to tell: no ranks.
-
-    Attributes
-    ----------
-    share : float
-        Of the cells (agent, state, action) that the data visit.
-    ranks : list of int
-    seen, unseen : list of float
-        Relative errors on visited cells, and on the others.
-    """
-
-    share: float
-    ranks: list[int]
-    seen: list[float]
-    unseen: list[float]
+from persim_lightning.theory.masked import complete
+from persim_lightning.theory.observed_cells import average_rows
+from persim_lightning.theory.results import ObservedCurve
 
 
 def visited_cells(trajectories: Trajectories, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-    """Cells that recorded transitions fall into: each counts for the nearest state and action.
+    """Mark the cells that recorded transitions visit: the nearest state and action of each.
 
     Parameters
     ----------
@@ -50,28 +29,28 @@ def visited_cells(trajectories: Trajectories, agents: Tensor, states: Tensor, ac
     Tensor, shape (N, S, A), bool
     """
     steps, _ = trajectories.split_rows(0.0)
-    place = torch.full((trajectories.num_agents,), -1)
-    place[agents] = torch.arange(len(agents))
-    owner = place[trajectories.row_agent()[steps]]
-    steps, owner = steps[owner >= 0], owner[owner >= 0]
+    position = torch.full((trajectories.num_agents,), -1)
+    position[agents] = torch.arange(len(agents))
+    agent = position[trajectories.row_agent()[steps]]
+    steps, agent = steps[agent >= 0], agent[agent >= 0]
     std = trajectories.state.std(0).clamp(min=1e-12)
     state = Cells(torch.zeros_like(std), std, states.float() / std).assign(trajectories.state[steps])
-    taken = trajectories.action[steps]
+    action = trajectories.action[steps]
     if trajectories.schema.num_actions is None:
-        width = taken.new_ones(taken.shape[1])
-        taken = Cells(torch.zeros_like(width), width, actions.float()).assign(taken)
+        ones = action.new_ones(action.shape[1])
+        action = Cells(torch.zeros_like(ones), ones, actions.float()).assign(action)
     visited = torch.zeros(len(agents), len(states), len(actions), dtype=torch.bool)
-    visited[owner, state, taken] = True
+    visited[agent, state, action] = True
     return visited
 
 
 def observed_curve(tensor: np.ndarray, visited: Tensor, ranks: tuple[int, ...]) -> ObservedCurve:
-    """Decompose visited cells at several ranks, and compare with all cells.
+    """Decompose the visited cells at several ranks and measure errors on visited and unvisited cells.
 
     Parameters
     ----------
     tensor : ndarray, shape (N, S, A, D)
-        Scaled.
+        True tensor, scaled.
     visited : Tensor, shape (N, S, A), bool
     ranks : tuple of int
     """
@@ -79,16 +58,12 @@ def observed_curve(tensor: np.ndarray, visited: Tensor, ranks: tuple[int, ...]) 
         return ObservedCurve(1.0, [], [], [])
     truth = torch.from_numpy(tensor)
     agent, state, action = visited.nonzero().unbind(1)
-    cells = observe(agent, state, action, truth[agent, state, action], tensor.shape[:3])
-    errors: list[tuple[float, float]] = []
+    cells = average_rows(agent, state, action, truth[agent, state, action], tensor.shape[:3])
+    errors: dict[str, list[float]] = {"seen": [], "unseen": []}
     for rank in ranks:
         dense = torch.from_numpy(to_dense(complete(cells, Ranks(rank, rank, rank), tolerance=1e-4).tensor))
-        found = dense.view(*tensor.shape[:2], tensor.shape[3], tensor.shape[2]).movedim(2, 3)
-        parts = []
-        for mask in (visited, ~visited):
-            left, size = (values[mask].square().sum() for values in (found - truth, truth))
-            parts.append(float((left / size.clamp(min=1e-300)).sqrt()))
-        errors.append((parts[0], parts[1]))
-    return ObservedCurve(
-        float(visited.double().mean()), list(ranks), [seen for seen, _ in errors], [unseen for _, unseen in errors]
-    )
+        estimate = dense.view(*tensor.shape[:2], tensor.shape[3], tensor.shape[2]).movedim(2, 3)
+        for name, mask in (("seen", visited), ("unseen", ~visited)):
+            residual, size = (values[mask].square().sum() for values in (estimate - truth, truth))
+            errors[name].append(float((residual / size.clamp(min=1e-300)).sqrt()))
+    return ObservedCurve(float(visited.double().mean()), list(ranks), **errors)

@@ -1,4 +1,4 @@
-"""Which agents, states and actions a dynamics tensor is built on."""
+"""Sample the agents, states and actions of a dynamics tensor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from persim_lightning.data.trajectories import Trajectories
 
-# Size of the tensor: every HalfCheetah transition costs 40 µs.
+# Size of the tensor. It is limited because computing a HalfCheetah transition takes 40 µs.
 AGENTS, STATES, ACTIONS = 40, 120, 20
 
 
 class Sample(NamedTuple):
-    """The agents, states and actions that a tensor is built on.
+    """Agents, states and actions of a dynamics tensor.
 
     Attributes
     ----------
@@ -29,11 +29,12 @@ class Sample(NamedTuple):
     actions: Tensor
 
     def to_dict(self) -> dict[str, int]:
+        """Return the numbers of agents, states and actions."""
         return {name: len(value) for name, value in self._asdict().items()}
 
 
 def sample_cells(trajectories: Trajectories, seed: int = 0) -> Sample:
-    """Draw agents, states and actions of recorded trajectories; every discrete action is taken.
+    """Draw agents, states and actions from recorded trajectories; discrete actions are all included.
 
     Parameters
     ----------
@@ -42,11 +43,11 @@ def sample_cells(trajectories: Trajectories, seed: int = 0) -> Sample:
     """
     generator = torch.Generator().manual_seed(seed)
 
-    def draw(count: int, wanted: int) -> Tensor:
-        return torch.randperm(count, generator=generator)[:wanted].sort().values
+    def draw(population: int, size: int) -> Tensor:
+        return torch.randperm(population, generator=generator)[:size].sort().values
 
     steps, _ = trajectories.split_rows(0.0)
-    chosen = trajectories.state[draw(len(trajectories.state), STATES)]
+    states = trajectories.state[draw(len(trajectories.state), STATES)]
     count = trajectories.schema.num_actions
-    drawn = torch.arange(count) if count is not None else trajectories.action[steps[draw(len(steps), ACTIONS)]]
-    return Sample(draw(trajectories.num_agents, AGENTS), chosen, drawn)
+    actions = torch.arange(count) if count is not None else trajectories.action[steps[draw(len(steps), ACTIONS)]]
+    return Sample(draw(trajectories.num_agents, AGENTS), states, actions)

@@ -1,4 +1,4 @@
-"""The dynamics tensor T[n, s, a, d] = Δs_d of agent n in state s under action a, of the truth and of a simulator."""
+"""Compute dynamics tensors, T[n, s, a, d] = Δs_d of agent n in state s under action a, true or learned."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation
 
-# Transitions of the truth that are computed together.
+# True transitions that are computed together.
 _ROWS = 1 << 16
 
 
 def true_tensor(environment: Environment, covariates: Tensor, states: Tensor, actions: Tensor) -> np.ndarray:
-    """One true step of every agent from every state under every action.
+    """Simulate one step of every agent from every state under every action with the true dynamics.
 
     Parameters
     ----------
@@ -29,24 +29,24 @@ def true_tensor(environment: Environment, covariates: Tensor, states: Tensor, ac
     Returns
     -------
     ndarray, shape (N, S, A, D), float64
-        Raw units.
+        In the environment's units.
     """
     pairs = list(itertools.product(range(len(covariates)), range(len(states))))
     index = torch.tensor(pairs)
-    parts = []
-    for part in index.split(max(1, _ROWS // len(actions))):
-        start = states[part[:, 1]].double()
-        plans = actions[:, None].expand(len(part), -1, *[-1] * actions.ndim)
-        trajectories = environment.rollout(covariates[part[:, 0]].double(), start, plans)[0]
-        parts.append(trajectories[:, :, 1] - trajectories[:, :, 0])
-    deltas = torch.cat(parts).view(len(covariates), len(states), len(actions), -1)
-    return deltas.double().numpy()
+    deltas = []
+    for chunk in index.split(max(1, _ROWS // len(actions))):
+        start = states[chunk[:, 1]].double()
+        plans = actions[:, None].expand(len(chunk), -1, *[-1] * actions.ndim)
+        trajectories = environment.rollout(covariates[chunk[:, 0]].double(), start, plans)[0]
+        deltas.append(trajectories[:, :, 1] - trajectories[:, :, 0])
+    tensor = torch.cat(deltas).view(len(covariates), len(states), len(actions), -1)
+    return tensor.double().numpy()
 
 
 def learned_tensor(
     personalized: FittedPopulation, agents: Tensor, states: Tensor, actions: Tensor, walls: bool = True
 ) -> np.ndarray:
-    """What an ensemble predicts: the mean over members.
+    """Predict with an ensemble, averaged over members.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def learned_tensor(
     states, actions : Tensor
         As for :func:`true_tensor`.
     walls : bool
-        Stop predictions at walls. Without, the tensor has exactly the ranks of the network.
+        Stop predictions at walls. Without walls, the tensor has exactly the ranks of the network.
 
     Returns
     -------
@@ -74,12 +74,12 @@ def learned_tensor(
 
 
 def state_grid(low: Tensor, high: Tensor, points: int) -> Tensor:
-    """A regular grid of `points` values a coordinate, (D,), (D,) -> (points^D, D).
+    """Create a regular grid with `points` values per coordinate: low (D,), high (D,) -> (points^D, D).
 
     Raises
     ------
     ConfigurationError
-        If it would have more than 10,000 points.
+        If the grid would have more than 10,000 points.
     """
     if points ** len(low) > 10_000:
         raise ConfigurationError(
@@ -90,12 +90,12 @@ def state_grid(low: Tensor, high: Tensor, points: int) -> Tensor:
 
 
 def coordinate_scales(tensor: np.ndarray) -> np.ndarray:
-    """Root mean square of every coordinate of (N, S, A, D), shape (D,); one for coordinates that are always zero."""
+    """Compute each coordinate's root mean square, (N, S, A, D) -> (D,); 1 for coordinates that are always zero."""
     scale = np.sqrt(np.square(tensor).mean((0, 1, 2)))
     return np.where(scale > 0, scale, 1.0)
 
 
 def merged(tensor: np.ndarray) -> np.ndarray:
-    """PerSim's three-way tensor: (N, S, A, D) -> (N, S·D, A), coordinates within the state mode."""
+    """Merge coordinates into the state mode, as PerSim does: (N, S, A, D) -> (N, S·D, A)."""
     agents, states, actions, dim = tensor.shape
     return np.moveaxis(tensor, 3, 2).reshape(agents, states * dim, actions)

@@ -90,7 +90,7 @@ def train_behavior_policy(
     discrete = environment.num_actions is not None
     if algorithm != ("DQN" if discrete else "TD3"):
         raise ConfigurationError(f"{environment.name}: DQN needs discrete actions, TD3 continuous ones")
-    named: dict[str, Any] = environment.named(covariates)
+    named: dict[str, Any] = environment.covariate_dict(covariates)
     options = dict(settings)
     if "action_noise" in options:
         dims = len(environment.action_names)

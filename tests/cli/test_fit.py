@@ -63,8 +63,8 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "conf").glob("*.yaml") if path.stem != "table"))
 def test_every_yaml_runs(tmp_path, monkeypatch, config):
     """One epoch on a small population, Tucker this time, through to the printed table."""
-    monkeypatch.setattr("persim_lightning.theory.check.RANKS", (1, 2, 3))
-    monkeypatch.setattr("persim_lightning.theory.check._COORDINATE_RANKS", (1, 2))
+    monkeypatch.setattr("persim_lightning.theory.truth.RANKS", (1, 2, 3))
+    monkeypatch.setattr("persim_lightning.theory.truth._COORDINATE_RANKS", (1, 2))
     options = ["--model.factorization", "tucker", "--model.rank_agent", "2", "--wandb", "disabled"]
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         # It would only emulate bfloat16, for minutes.

@@ -80,7 +80,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
         (["--agents", "15-25"], "agent '20': there are 20 agents"),
         (["--video", "film.avi"], "videos are written as .gif or .mp4"),
         (["--planner.plans", "0"], "plans"),
-        (["--planner.elites", "500"], "elites 500: at most as many as plans (100)"),
+        (["--planner.elites", "500"], "elites is 500: it must be at most the number of plans (100)"),
         (["--horizon", "0"], "horizon"),
         (["--agents", "5-2"], "names no agent"),
         (["--reward", "tests.cli.test_plan.per_coordinate"], "for states (2, 3, 4) it returned (2, 3, 4), not (2, 3)"),

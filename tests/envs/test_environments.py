@@ -1,5 +1,7 @@
-"""Stepwise environments against batched functions, populations, and what covariates do."""
+"""Stepwise environments against batched functions, populations, and the effect of covariates."""
 
+import subprocess
+import sys
 import warnings
 
 import gymnasium
@@ -49,7 +51,7 @@ def test_batch_steps_like_the_stepwise_environment(name):
     for index, agent in enumerate(environment.test_agents):
         env = make(name, agent)
         batch = environment.make_batch(covariates, seed=4)
-        # Even the position along the track, which the state leaves out, decides the last bits.
+        # The state lacks the position along the track, but it influences the last bits.
         x = batch.qpos[index, 0] if name == "halfcheetah" else 0.0
         set_state(env, name, batch.states[index].numpy(), x)
         for _ in range(60):
@@ -67,7 +69,7 @@ def test_batch_steps_like_the_stepwise_environment(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rollouts_follow_the_stepwise_environment(name):
-    """Each of two agents under three plans; MuJoCo's warm start, which states leave out, moves the fifth digit."""
+    """Two agents under three plans each; MuJoCo's warm start, which is not in the state, changes the fifth digit."""
     environment = get_environment(name)
     covariates = torch.tensor(environment.test_agents[:2], dtype=torch.float64)
     rng = np.random.default_rng(3)
@@ -82,7 +84,7 @@ def test_rollouts_follow_the_stepwise_environment(name):
         env = make(name, agent)
         for plan in range(3):
             env.reset(seed=0)
-            environment.put(env.unwrapped, states[index].numpy())
+            environment.set_state(env.unwrapped, states[index].numpy())
             assert torch.equal(trajectories[0, index, plan, 0], states[index])
             for h in range(8):
                 action = plans[index, plan, h].numpy()
@@ -92,7 +94,7 @@ def test_rollouts_follow_the_stepwise_environment(name):
 
 @pytest.mark.parametrize("name", ["mountaincar", "cartpole"])
 def test_batched_dynamics_from_states_anywhere(name):
-    """Also at walls, at the speed limit and beyond the goal, where random play seldom goes."""
+    """Also at walls, at the speed limit and beyond the goal, which random actions rarely reach."""
     environment = get_environment(name)
     rng = np.random.default_rng(1)
     scale = {"mountaincar": [1.2, 0.07], "cartpole": [2.4, 2.0, 0.2, 3.0]}[name]
@@ -161,3 +163,18 @@ def test_population_smaller_than_the_test_agents():
 def test_unknown_environment():
     with pytest.raises(ConfigurationError, match="choose from mountaincar"):
         get_environment("walker")
+
+
+def test_only_half_cheetah_imports_mujoco():
+    """In a fresh interpreter: gymnasium still knows all three environments."""
+    code = """
+import sys
+import gymnasium
+from persim_lightning.envs import ENVIRONMENTS, get_environment
+gymnasium.make(get_environment("cartpole").gym_id)
+assert all(environment.gym_id in gymnasium.registry for environment in ENVIRONMENTS.values())
+assert "mujoco" not in sys.modules
+gymnasium.make(get_environment("halfcheetah").gym_id)
+assert "mujoco" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

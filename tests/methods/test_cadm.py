@@ -21,7 +21,7 @@ from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.methods.cadm.module import BootstrapGather, CaDMModule
 from persim_lightning.methods.contract import Task
 from persim_lightning.methods.training import train
-from persim_lightning.planning.chance import SharedChance
+from persim_lightning.planning.shared_noise import SharedNoise
 from persim_lightning.planning.shooting import RandomShooting
 from persim_lightning.types import WallContacts
 from tests.methods.springs import springs
@@ -172,7 +172,7 @@ def test_particles_are_scattered_as_the_model_says():
     model = random_model(4, probabilistic=True, members=1)
     context = torch.randn(1, 1, 6)
     count = 4000
-    dynamics = ContextDynamics(model, context, count, SharedChance(torch.Generator().manual_seed(0)))
+    dynamics = ContextDynamics(model, context, count, SharedNoise(torch.Generator().manual_seed(0)))
     state = torch.randn(STATE)
     action, own = torch.tensor([2, 2]), torch.zeros(2, dtype=torch.int64)
     following = dynamics.step(state.expand(count, 2, STATE), action, own)
@@ -333,7 +333,7 @@ def test_every_row_plans_under_its_own_past(cartpole_task, monkeypatch):
     class Seen:
         members = 1
 
-        def __init__(self, model, contexts, particles, chance):
+        def __init__(self, model, contexts, particles, noise):
             made.append(contexts[0])
 
         def step(self, states, actions, agents):

@@ -15,7 +15,7 @@ from persim_lightning.data.collecting.episodes import play
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.envs import Environment
 from persim_lightning.envs.environment import Covariate
-from persim_lightning.envs.functional import FunctionalBatch, put, rollout
+from persim_lightning.envs.functional import FunctionalBatch, rollout, set_state
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError, TableError
 from persim_lightning.methods.offline import model_free
 from persim_lightning.methods.offline.d3rlpy_training import TransitionTable
@@ -64,7 +64,7 @@ def sledge(num_actions):
         # Off the track.
         terminated=lambda states: states[..., 0].abs() > 3,
         rollout=partial(rollout, slide),
-        put=put,
+        set_state=set_state,
     )
 
 

@@ -54,7 +54,7 @@ POINT_MASS = Environment(
     reward=lambda states, actions, following: -following[..., :2].square().sum(-1),
     terminated=lambda states: torch.zeros(states.shape[:-1], dtype=torch.bool),
     rollout=partial(rollout, push),
-    put=lambda environment, state: None,
+    set_state=lambda environment, state: None,
 )
 CART_POLE = get_environment("cartpole")
 STRENGTH = {"pointmass": (1.0,), "cartpole": CART_POLE.default_agent}

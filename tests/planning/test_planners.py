@@ -18,7 +18,7 @@ PLANNERS = {
     "icem": ICEM(plans=200, rounds=8, elites=20, color=0.5),
     "mppi": MPPI(plans=200, rounds=8, temperature=0.2),
 }
-# Three problems with targets of their own: alternating, constant, and one change.
+# Three problems with different targets: alternating, constant, and one change.
 DISCRETE_TARGETS = torch.tensor([[0, 2, 0, 2, 0, 2], [1, 1, 1, 1, 1, 1], [2, 2, 2, 0, 0, 0]])
 CONTINUOUS_TARGETS = torch.tensor([[-0.5, 0.5, -0.5, 0.5, -0.5, 0.5], [0.3] * 6, [0.9, 0.9, 0.9, -0.9, -0.9, -0.9]])[
     ..., None
@@ -74,7 +74,7 @@ def test_problems_solved_together_are_solved_as_alone(name, make):
 def test_same_seed_same_plan_and_another_seed_another_search(name, make):
     first, again = solve(PLANNERS[name], make(), seed=5), solve(PLANNERS[name], make(), seed=5)
     assert torch.equal(first.plan, again.plan)
-    # With a constant score, what is found is whatever was drawn.
+    # With a score that ignores the actions, the result depends on the samples only.
     blind = make()._replace(score=lambda plans: torch.arange(plans.shape[1]).expand(plans.shape[:2]) % 7 * 1.0)
     assert torch.equal(solve(PLANNERS[name], blind, seed=5).plan, solve(PLANNERS[name], blind, seed=5).plan)
     assert not torch.equal(solve(PLANNERS[name], blind, seed=5).plan, solve(PLANNERS[name], blind, seed=6).plan)
@@ -83,7 +83,7 @@ def test_same_seed_same_plan_and_another_seed_another_search(name, make):
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", PLANNERS)
 def test_plans_that_break_the_model_are_never_chosen(name, bad):
-    """Whatever begins with action 2 scores NaN or ±inf; the best of the rest is 1, 1, …"""
+    """Plans that begin with action 2 score NaN or ±inf; the best other plan is 1, 1, …"""
 
     def score(plans):
         value = (plans == 1).float().sum(-1)
@@ -104,7 +104,7 @@ def test_a_model_that_always_breaks_gives_some_plan_and_finite_memory(name, spac
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_memory_starts_from_the_previous_plan_shifted(name):
-    """The second decision has three samples: only what the first one remembers can solve it."""
+    """The second decision has few samples: it needs the memory of the first one."""
     targets = DISCRETE_TARGETS[2:]
     shifted = torch.tensor([[2, 2, 0, 0, 0, 0]])
     first = solve(PLANNERS[name], Problem(lambda p: (p == targets).float().sum(-1), Discrete(3), 1, HORIZON))
@@ -169,7 +169,7 @@ def test_categorical_samples_follow_their_probabilities():
 @pytest.mark.parametrize("make", [discrete_problem, continuous_problem])
 @pytest.mark.parametrize("name", PLANNERS)
 def test_scores_in_double_precision_are_taken(name, make):
-    """True environments give them."""
+    """True environments return them."""
     problem = make()
     double = problem._replace(score=lambda plans: problem.score(plans).double())
     torch.testing.assert_close(solve(PLANNERS[name], double, 2).plan, solve(PLANNERS[name], problem, 2).plan)

@@ -1,4 +1,4 @@
-"""Scores of plans: the fast path against trajectories, and what termination, pessimism and clamping do."""
+"""Scores of plans: the fast path against whole trajectories; termination, pessimism and clamping."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ import torch
 from persim_lightning.models.agent_simulator import personalize
 from persim_lightning.models.rollout import rollout
 from persim_lightning.planning.actions import Discrete
-from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.mpc import MPC
 from persim_lightning.planning.objective import Objective, Peak, trajectory_values
 from persim_lightning.planning.planner import Decision, Planner
 from persim_lightning.planning.returns import ClampedDynamics, EnsembleReturns, TrajectoryReturns
+from persim_lightning.planning.shared_noise import SharedNoise
 from tests.conftest import random_actions, random_simulator
 
 
@@ -86,33 +86,33 @@ def test_trajectory_returns_equal_the_fast_path_and_values_by_hand():
 
 
 class Drift:
-    """One member that a push moves, and chance; rows last in memory, as planners want them."""
+    """One member that moves by action and noise; rows last in memory, the layout that planners expect."""
 
     members = 1
 
-    def __init__(self, chance):
-        self._chance = chance
+    def __init__(self, noise):
+        self._noise = noise
 
     def step(self, states, actions, agents):
-        moved = states + self._chance.draw((1, 3, 1), states.device).mT
+        moved = states + self._noise.next((1, 3, 1), states.device).mT
         moved[..., 0] += actions
         return moved.mT.contiguous().mT
 
 
 @torch.no_grad()
-def test_plans_meet_the_same_chance_in_whatever_block_they_are(monkeypatch):
+def test_all_blocks_of_plans_have_the_same_noise(monkeypatch):
     states, agents = torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
     plans = torch.randint(3, (2, 10, 4), generator=torch.Generator().manual_seed(0))
     plans[1] = plans[0]
 
     def score():
-        chance = SharedChance(torch.Generator().manual_seed(1))
-        returns = EnsembleReturns(Drift(chance), Objective(reward, never), states, agents, chance=chance)
+        noise = SharedNoise(torch.Generator().manual_seed(1))
+        returns = EnsembleReturns(Drift(noise), Objective(reward, never), states, agents, noise=noise)
         return returns(plans), returns(plans)
 
     whole, again = score()
     assert torch.equal(whole[0], whole[1])
-    # Plans of another decision meet another chance.
+    # The next decision has new noise.
     assert not torch.allclose(whole, again)
     monkeypatch.setattr("persim_lightning.planning.returns._BLOCK_ROWS", 7)
     torch.testing.assert_close(score()[0], whole)
@@ -143,7 +143,7 @@ def test_clamping_keeps_states_in_range_and_is_counted():
 
 
 class Remember(Planner):
-    """Plays the number of the decision, and remembers which problem is which."""
+    """Plays the number of the decision and records the memory of every problem."""
 
     def __init__(self):
         self.seen = []
@@ -168,7 +168,7 @@ def test_mpc_plays_first_actions_and_drops_ended_episodes():
     going, ended = torch.zeros(3, 1), torch.tensor([[0.0], [1.0], [0.0]])
     assert policy(going, generator).tolist() == [0, 0, 0]
     assert policy(ended, generator).tolist() == [1, 0, 1]
-    # An episode that ended stays ended, even if its state no longer says so.
+    # An ended episode stays ended, even if its state is not terminal any more.
     assert policy(going, generator).tolist() == [2, 0, 2]
     assert rows_seen == [[0, 1, 2], [0, 2], [0, 2]]
     assert planner.seen == [[0, 0, 0], [1, 1], [2, 2]]
@@ -178,7 +178,7 @@ def test_mpc_plays_first_actions_and_drops_ended_episodes():
 @pytest.mark.parametrize("ends", [terminated, never])
 @pytest.mark.parametrize("alike", [0, 5, 12])
 def test_plans_that_begin_alike_share_it_and_score_as_alone(ends, alike):
-    """The first `alike` of 12 actions are those of one of three plans, so that paths part late or never."""
+    """The first `alike` of 12 actions are those of one of three plans, so that plans differ late or never."""
     simulator = personalize(random_simulator("cp", 4).double(), 0, 3)
     objective = Objective(reward, ends, Peak(1, 0.5))
     states, agents = torch.randn(3, 3).double(), torch.tensor([0, 0, 1])
@@ -205,7 +205,7 @@ def test_plans_that_begin_alike_share_it_and_score_as_alone(ends, alike):
 @torch.no_grad()
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_plan_whose_states_break_is_not_finite_whatever_the_reward(slow):
-    """One a step, as in CartPole: a plan of NaN states would otherwise outlive every honest one."""
+    """Reward 1 per step, as in CartPole: otherwise a plan with NaN states would never end and would win."""
     simulator = random_simulator("cp", 4)
     simulator.delta_rms.fill_(torch.nan)
     alive = Objective(lambda states, actions, following: torch.ones_like(following[..., 0]), terminated)
@@ -224,7 +224,7 @@ def test_a_plan_whose_states_break_is_not_finite_whatever_the_reward(slow):
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_one_broken_plan_spoils_no_other(slow):
-    """NaN before a plan ends is worth nothing; after it ends, and in other plans, it does not count."""
+    """NaN before a plan ends makes its score NaN; after it ends, and for other plans, it does not count."""
 
     class Falling:
         members = 1

@@ -1,4 +1,4 @@
-"""Decompositions of seen cells: exact on exact tensors, and equal to slower ways of solving the same problem."""
+"""Decompositions of observed cells: exact on exact tensors, and equal to slower solutions of the same problem."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from tensorly.decomposition import parafac
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.config import Ranks
 from persim_lightning.models.factorization import to_dense
-from persim_lightning.theory.masked import Observed, complete, observe
+from persim_lightning.theory.masked import complete
+from persim_lightning.theory.observed_cells import ObservedCells, average_rows
 
 SHAPE, DIM = (40, 30, 6), 3
 
@@ -30,11 +31,11 @@ def low_rank(kind: str, ranks: Ranks, seed: int = 0) -> torch.Tensor:
     return torch.einsum("ijk,ni,sdj,ak->nsad", core, *factors) * torch.tensor([1.0, 1e-3, 100.0])
 
 
-def seen_cells(tensor: torch.Tensor, share: float, seed: int = 1) -> Observed:
+def seen_cells(tensor: torch.Tensor, share: float, seed: int = 1) -> ObservedCells:
     seen = torch.rand(tensor.shape[:3], generator=torch.Generator().manual_seed(seed)) < share
     agent, state, action = seen.nonzero().T
     weight = torch.ones(len(agent), dtype=torch.float64)
-    return Observed(tuple(tensor.shape[:3]), agent, state, action, tensor[agent, state, action], weight)
+    return ObservedCells(tuple(tensor.shape[:3]), agent, state, action, tensor[agent, state, action], weight)
 
 
 def dense(completion, shape=SHAPE, dim=DIM) -> torch.Tensor:
@@ -59,7 +60,7 @@ def test_unseen_cells_of_an_exact_tensor_are_recovered(kind, ranks):
 
 
 def test_a_superdiagonal_core_is_a_cp_decomposition():
-    """Tucker with a core of one number, where both are the same model."""
+    """Tucker with a core of one number: there, both are the same model."""
     observed = seen_cells(low_rank("cp", Ranks(3, 3, 3)), 0.5)
     options = {"ridge": 0.0, "iterations": 300, "tolerance": 1e-12}
     cp, tucker = (complete(observed, Ranks(1, 1, 1), kind, **options) for kind in ("cp", "tucker"))
@@ -68,7 +69,7 @@ def test_a_superdiagonal_core_is_a_cp_decomposition():
 
 
 def test_no_worse_than_tensorly_on_noisy_cells():
-    """TensorLy's masked decomposition, with the sweeps that it needs, ends at the same least squares."""
+    """TensorLy's masked decomposition, with enough sweeps, reaches the same least-squares error."""
     tensor = low_rank("cp", Ranks(2, 2, 2)) / torch.tensor([1.0, 1e-3, 100.0])
     tensor += 0.1 * torch.randn(tensor.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     observed = seen_cells(tensor, 0.5)
@@ -84,7 +85,7 @@ def test_no_worse_than_tensorly_on_noisy_cells():
 
 @pytest.mark.parametrize(("kind", "ranks"), [("cp", Ranks(2, 2, 2)), ("tucker", Ranks(2, 3, 2))])
 def test_every_factor_solves_its_dense_least_squares(kind, ranks):
-    """At the end no mode (nor the core) can be improved: each equals a weighted least-squares fit of all cells."""
+    """After convergence, every factor and the core equal their weighted least-squares fit to all cells."""
     tensor = low_rank("cp", Ranks(4, 4, 4))
     observed = seen_cells(tensor, 0.6)
     weight = torch.rand(len(observed.weight), dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 0.5
@@ -104,10 +105,10 @@ def test_every_factor_solves_its_dense_least_squares(kind, ranks):
         return torch.linalg.lstsq((design * root.unsqueeze(2)).flatten(0, 1), (target * root).flatten()).solution
 
     for index in (0, 7):
-        own = n == index
+        rows = n == index
         design = torch.einsum("ijk,esj,ek->esi", core, state[s], action[a])
         solution = torch.linalg.lstsq(
-            (design * root.unsqueeze(2))[own].flatten(0, 1), (value * root)[own].flatten()
+            (design * root.unsqueeze(2))[rows].flatten(0, 1), (value * root)[rows].flatten()
         ).solution
         torch.testing.assert_close(agent[index], solution, rtol=1e-3, atol=1e-4)
     design = torch.einsum("ei,edj,ek->edijk", agent[n], state[s], action[a]).flatten(2)
@@ -122,12 +123,12 @@ def test_weights_count_like_repeated_rows():
     repeats = torch.randint(1, 4, (len(cells.weight),), generator=generator)
     weighted = complete(cells._replace(weight=repeats.double()), Ranks(2, 2, 2), iterations=20)
     index = torch.repeat_interleave(torch.arange(len(repeats)), repeats)
-    rows = Observed(cells.shape, *(value[index] for value in cells[1:]))
+    rows = ObservedCells(cells.shape, *(value[index] for value in cells[1:]))
     repeated = complete(rows, Ranks(2, 2, 2), iterations=20)
     assert weighted.history == pytest.approx(repeated.history, rel=1e-6)
     unweighted = complete(cells, Ranks(2, 2, 2), iterations=20)
     assert abs(unweighted.history[-1] / weighted.history[-1] - 1) > 1e-3
-    observed = observe(rows.agent, rows.state, rows.action, rows.value, cells.shape)
+    observed = average_rows(rows.agent, rows.state, rows.action, rows.value, cells.shape)
     assert len(observed.weight) == len(cells.weight)
     assert_near(dense(complete(observed, Ranks(2, 2, 2), iterations=20)), dense(weighted), 1e-5)
 
@@ -135,7 +136,7 @@ def test_weights_count_like_repeated_rows():
 def test_rows_of_a_cell_are_averaged():
     value = torch.tensor([[1.0, 2.0], [5.0, 5.0], [3.0, 4.0]])
     agent, state, action = torch.tensor([[2, 0, 2], [1, 1, 1], [0, 3, 0]])
-    observed = observe(agent, state, action, value, (3, 2, 4))
+    observed = average_rows(agent, state, action, value, (3, 2, 4))
     assert observed.agent.tolist() == [0, 2]
     assert (observed.state.tolist(), observed.action.tolist()) == ([1, 1], [3, 0])
     assert (observed.value.tolist(), observed.weight.tolist()) == ([[5.0, 5.0], [2.0, 3.0]], [1.0, 2.0])
@@ -147,7 +148,7 @@ def test_agents_without_rows_get_the_mean_and_those_with_few_stay_near():
     cells = seen_cells(tensor, 0.5)
     # Agent 0 is not seen at all, agent 1 twice.
     kept = (cells.agent > 1) | ((cells.agent == 1) & ((cells.agent == 1).cumsum(0) <= 2))
-    completion = complete(Observed(cells.shape, *(value[kept] for value in cells[1:])), Ranks(3, 3, 3))
+    completion = complete(ObservedCells(cells.shape, *(value[kept] for value in cells[1:])), Ranks(3, 3, 3))
     agent = torch.from_numpy(completion.tensor.factors[0])
     mean = agent[1:].mean(0)
     spread = agent[1:].std(0)

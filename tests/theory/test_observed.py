@@ -1,4 +1,4 @@
-"""Which cells data visit, and what they allow."""
+"""Visited cells, and recovery of the tensor from them."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Learned agent factors against what they should hold."""
+"""Tests of learned agent factors on factors with known properties."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def rng():
 
 def test_linear_and_quadratic_maps_find_what_they_can(rng):
     covariates = rng.uniform(1, 2, size=(120, 2))
-    # The second covariate enters by its square root: linear maps miss a little, quadratic ones nothing.
+    # Factors depend on the square root of the second covariate: linear maps miss a little, quadratic ones nothing.
     mixing = rng.normal(size=(3, 2, 4))
     factors = np.stack([np.column_stack([covariates[:, 0], np.sqrt(covariates[:, 1])]) @ mix for mix in mixing])
     recovery = recover_covariates(factors, covariates)
@@ -75,7 +75,7 @@ def test_a_constant_covariate_has_no_score(rng):
 
 
 def test_kruskal_rank_of_many_columns_is_found_at_once_or_bounded(rng):
-    """2^40 subsets: full rank needs none of them; otherwise a lower bound has to do."""
+    """2^40 subsets: full rank needs none of them; otherwise the result is a lower bound."""
     assert kruskal_rank(rng.normal(size=(60, 40))) == 40
     assert 2 <= kruskal_rank(rng.normal(size=(60, 20)) @ rng.normal(size=(20, 40))) <= 20
 

@@ -61,7 +61,7 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
         test_agents.append(
             {
                 "agent": agent,
-                "covariates": environment.named(covariates),
+                "covariates": environment.covariate_dict(covariates),
                 "trajectories": int(own.sum()),
                 "mean_length": float(steps[own].double().mean()),
                 **_mean_std(returns[own]),

@@ -24,9 +24,9 @@ from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.methods.cadm.module import CaDMModule
 from persim_lightning.methods.contract import Fitted, Method, Task
 from persim_lightning.methods.training import train
-from persim_lightning.planning.chance import SharedChance
 from persim_lightning.planning.planner import Score
 from persim_lightning.planning.returns import EnsembleReturns
+from persim_lightning.planning.shared_noise import SharedNoise
 from persim_lightning.support.files import atomic_write
 
 _WEIGHTS = "cadm.safetensors"
@@ -149,12 +149,12 @@ class FittedCaDM(Fitted):
         action = torch.zeros((), dtype=torch.int64) if discrete else torch.zeros(len(environment.action_names))
         batch = len(task.agents) * episodes
         recent = RecentPast(batch, self._past, self.model.state_dim, action)
-        chance = SharedChance(torch.Generator().manual_seed(task.seed))
+        noise = SharedNoise(torch.Generator().manual_seed(task.seed))
         objective, share = settings.objective(environment), self._particles // self.model.members
 
         def make_score(states: Tensor, rows: Tensor) -> Score:
-            dynamics = ContextDynamics(self.model, self._contexts(recent.past, rows), share, chance)
-            return EnsembleReturns(dynamics, objective, states, torch.arange(len(rows)), settings.pessimism, chance)
+            dynamics = ContextDynamics(self.model, self._contexts(recent.past, rows), share, noise)
+            return EnsembleReturns(dynamics, objective, states, torch.arange(len(rows)), settings.pessimism, noise)
 
         return ContextPolicy(mpc_policy(environment, settings, make_score, torch.device("cpu")), recent)
 

@@ -13,7 +13,7 @@ from persim_lightning.data.collecting.behavior import Policy
 from persim_lightning.data.windows import Past
 from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.models.rollout import rollout
-from persim_lightning.planning.chance import SharedChance
+from persim_lightning.planning.shared_noise import SharedNoise
 
 _silu_ = torch.ops.aten.silu_
 
@@ -31,16 +31,16 @@ class ContextDynamics:
         As from :meth:`ContextModel.context`.
     particles : int
         For each member, P = M · particles in all. Of models that predict points, one is enough.
-    chance : SharedChance, optional
-        The particles' noise, which all rows share: plans are compared under the same chance. The mean is predicted
-        where not given.
+    noise : SharedNoise, optional
+        The particles' noise, shared by all rows: plans are compared under the same noise. Without it, the mean is
+        predicted.
     """
 
     @torch.no_grad()
     def __init__(
-        self, model: ContextModel, contexts: Tensor, particles: int = 1, chance: SharedChance | None = None
+        self, model: ContextModel, contexts: Tensor, particles: int = 1, noise: SharedNoise | None = None
     ) -> None:
-        self._model, self._particles, self._chance = model, particles, chance
+        self._model, self._particles, self._noise = model, particles, noise
         self.members = model.members * particles
         net = model.forward_net
         bias = net.from_context(contexts) + net.from_inputs.bias
@@ -86,8 +86,8 @@ class ContextDynamics:
             for part in predicted
         )
         assert delta is not None
-        if log_variance is not None and self._chance is not None:
-            noise = self._chance.draw((self.members, model.state_dim, 1), delta.device)
+        if log_variance is not None and self._noise is not None:
+            noise = self._noise.next((self.members, model.state_dim, 1), delta.device)
             delta = delta + (0.5 * log_variance).exp() * noise
         following: Tensor = model.walls(states + (delta * model.scales.delta_rms[:, None]).mT)
         return following

@@ -29,7 +29,7 @@ def test_rewards_stop_where_an_episode_ends():
     episodes = play(environment, RandomPolicy(environment), covariates, environment.max_steps, seed=3)
     assert episodes.lengths.unique().numel() > 1
     for row in range(12):
-        env = gymnasium.make(environment.gym_id, **environment.named(covariates[row].tolist()))
+        env = gymnasium.make(environment.gym_id, **environment.covariate_dict(covariates[row].tolist()))
         env.reset(seed=0)
         env.unwrapped.state = episodes.states[row, 0].numpy()
         total, terminated, steps = 0.0, False, 0

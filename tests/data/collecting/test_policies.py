@@ -26,7 +26,7 @@ def test_packaged_policy_has_the_return_that_its_json_states(name, agent):
     policy, info = load_policy(policy_name(name, agent))
     defaults = environment.default_agent
     trained_on = defaults if agent == "test" else environment.policy_training_agents[agent]
-    assert info.covariates == environment.named(trained_on)
+    assert info.covariates == environment.covariate_dict(trained_on)
     assert info.episodes == 100
     covariates = torch.tensor([trained_on], dtype=torch.float64).expand(EPISODES, -1)
     returns = play(environment, policy, covariates, environment.max_steps, seed=9).returns
