@@ -26,7 +26,8 @@ setup(
     # The configurations lie at the top of the checkout, and in the installed package.
     package_dir={"persim_lightning.conf": "conf"},
     package_data={
-        "persim_lightning": ["policies/*.safetensors", "policies/*.json", "py.typed"],
+        "persim_lightning": ["py.typed"],
+        "persim_lightning.policies": ["trained/*/*"],
         "persim_lightning.conf": ["*.yaml", "*/*.yaml"],
         "persim_lightning.report": ["*.html", "*.css", "*.js"],
     },

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from persim_lightning.data.collecting.policies import policy_name
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.policies.behavior import policy_name
 from persim_lightning.support.configurations import with_paths
 from persim_lightning.support.parsing import SettingsParser
 from persim_lightning.training.behavior_policy import train_behavior_policy
@@ -56,7 +56,7 @@ def train_policy(
         agent: Position of a policy-training agent (0, 1, …), or test for the default agent.
         seed: Seed of networks, exploration and environment.
         threads: CPU threads.
-        out: Folder that receives ENV_AGENT.safetensors and ENV_AGENT.json.
+        out: Folder that receives a folder ENV_AGENT with policy.safetensors and policy.json.
     """
     torch.set_num_threads(threads)
     environment = get_environment(env)
@@ -80,5 +80,5 @@ def train_policy(
     )
     print(
         f"return {info.mean_return:.0f} ± {info.std_return:.0f} over {info.episodes} episodes after "
-        f"{info.environment_steps} steps; wrote {out / policy_name(env, agent)}.safetensors and .json"
+        f"{info.environment_steps} steps; wrote {out / policy_name(env, agent)}"
     )

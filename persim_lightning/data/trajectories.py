@@ -197,6 +197,12 @@ class Trajectories:
         on_wall = ((self.state == walls.low) | (self.state == walls.high)).any(-1)
         return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
+    def ends(self, rows: Tensor) -> Tensor:
+        """Whether the transitions that start in `rows` (T,) ended their trajectory for good, shape (T,), bool."""
+        last = torch.zeros(len(self.state), dtype=torch.bool)
+        last[self.offsets[1:] - 1] = self.terminated
+        return last[rows + 1]
+
     def free_rows(self, rows: Tensor, walls: WallContacts | None) -> Tensor:
         """Those of `rows`, which start transitions, whose transition does not end on a wall."""
         return rows if walls is None else rows[~self.starts_of_contacts(walls)[rows]]

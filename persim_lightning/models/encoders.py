@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from persim_lightning.models.layers import SkipMLP
+from persim_lightning.models.scaling import standardized, standardized_states
 
 
 class MemberEmbedding(nn.Module):
@@ -76,11 +77,7 @@ class StateEncoder(nn.Module):
 
     def inputs(self, states: Tensor) -> Tensor:
         """Standardized coordinates with the angles' sines and cosines, (M, B, D) -> (M, B, D + 2·angles)."""
-        standardized = (states - self.state_mean) / self.state_std
-        if not self.angles:
-            return standardized
-        angles = states[..., self.angles]
-        return torch.cat((standardized, angles.sin(), angles.cos()), dim=-1)
+        return standardized_states(states, self.state_mean, self.state_std, self.angles)
 
     def forward(self, states: Tensor) -> Tensor:
         """(M, B, D) -> (M, B, D, rank)."""
@@ -109,4 +106,4 @@ class ContinuousActionEncoder(nn.Module):
 
     def forward(self, actions: Tensor) -> Tensor:
         """(M, B, A) -> (M, B, rank)."""
-        return self.mlp((actions - self.action_mean) / self.action_std)
+        return self.mlp(standardized(actions, self.action_mean, self.action_std))

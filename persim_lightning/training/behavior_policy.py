@@ -19,9 +19,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from persim_lightning.data.collecting.episodes import play
-from persim_lightning.data.collecting.policies import NetworkPolicy, PolicyInfo, save_policy
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.policies.behavior import PolicyInfo, greedy_policy, save_policy
 
 _PACKAGES = ("stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
 _EPISODES = 100
@@ -70,7 +70,7 @@ def train_behavior_policy(
         Episodes of one evaluation during training.
     seed : int
     folder, name
-        Where :func:`persim_lightning.data.collecting.policies.save_policy` writes.
+        Where :func:`persim_lightning.policies.behavior.save_policy` writes.
 
     Returns
     -------
@@ -85,8 +85,8 @@ def train_behavior_policy(
         If the level is not reached; the nearest weights are written all the same.
     """
     sb3 = _stable_baselines3()
-    if (folder / f"{name}.json").exists():
-        raise ConfigurationError(f"{folder / name}.json exists: remove it, or choose another folder (--out)")
+    if (folder / name).exists():
+        raise ConfigurationError(f"{folder / name} exists: remove it, or choose another folder (--out)")
     discrete = environment.num_actions is not None
     if algorithm != ("DQN" if discrete else "TD3"):
         raise ConfigurationError(f"{environment.name}: DQN needs discrete actions, TD3 continuous ones")
@@ -104,7 +104,7 @@ def train_behavior_policy(
     agent = torch.tensor([covariates], dtype=torch.float64)
 
     def evaluate(weights: dict[str, Tensor], episodes: int, evaluation_seed: int) -> Tensor:
-        policy = NetworkPolicy(weights, discrete)
+        policy = greedy_policy(weights, discrete)
         return play(environment, policy, agent.expand(episodes, -1), environment.max_steps, evaluation_seed).returns
 
     def is_near(mean: float) -> bool:
@@ -125,7 +125,7 @@ def train_behavior_policy(
             std_return=float(returns.std()),
             versions={package: version(package) for package in _PACKAGES},
         )
-        save_policy(folder, name, weights, info)
+        save_policy(folder, name, greedy_policy(weights, discrete), info)
         return info
 
     best: dict[str, Tensor] = {}

@@ -16,10 +16,8 @@ _STEPS, _BATCH, _RATE = 2000, 512, 5e-3
 def outcomes_of(trajectories: Trajectories, rows: Tensor) -> Outcomes:
     """What a table tells of the transitions that start in `rows`."""
     state = trajectories.state[rows]
-    ends = torch.zeros(len(trajectories.state), dtype=torch.bool)
-    ends[trajectories.offsets[1:] - 1] = trajectories.terminated
     reward = None if trajectories.reward is None else trajectories.reward[rows]
-    return Outcomes(state, trajectories.action[rows], trajectories.state[rows + 1], reward, ends[rows + 1])
+    return Outcomes(state, trajectories.action[rows], trajectories.state[rows + 1], reward, trajectories.ends(rows))
 
 
 def fit_outcomes(trajectories: Trajectories, seed: int) -> OutcomeModel | None:

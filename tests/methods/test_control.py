@@ -9,7 +9,6 @@ import yaml
 from persim_lightning.data.collecting.behavior import EpsilonPolicy
 from persim_lightning.data.collecting.collect import episodes_table
 from persim_lightning.data.collecting.episodes import play
-from persim_lightning.data.collecting.policies import load_policy, policy_name
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.envs import get_environment
@@ -19,6 +18,7 @@ from persim_lightning.methods.contract import Task
 from persim_lightning.methods.persim import PerSim
 from persim_lightning.methods.true_dynamics import TrueEnvironment
 from persim_lightning.planning.shooting import RandomShooting
+from persim_lightning.policies.behavior import load_policy, policy_name
 from tests.conftest import ROOT
 
 CART_POLE = get_environment("cartpole")

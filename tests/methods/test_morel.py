@@ -15,13 +15,13 @@ from jsonargparse import ArgumentParser
 
 from persim_lightning.data.collecting.behavior import EpsilonPolicy, RandomPolicy
 from persim_lightning.data.collecting.episodes import play
-from persim_lightning.data.collecting.policies import load_policy
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.envs.functional import FunctionalBatch, rollout
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
 from persim_lightning.methods.contract import Learner
 from persim_lightning.methods.morel.morel import MOReL
+from persim_lightning.policies.behavior import load_policy
 
 QUICK = {"width": 16, "policy_steps": 400, "episodes": 10, "rollout": 20, "cloning_steps": 50}
 # Enough to learn a small problem.

@@ -14,7 +14,7 @@ from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.methods.morel.dynamics_ensemble import DynamicsEnsemble, fit_dynamics_ensemble
 from persim_lightning.methods.morel.morel import _trust_region
 from persim_lightning.methods.morel.pessimistic_mdp import Pessimism, PessimisticMDP, pessimism_of
-from persim_lightning.methods.scales import Scales
+from persim_lightning.models.scaling import Scales
 from tests.methods.test_morel import POINT_MASS, recorded
 
 CART_POLE, MOUNTAIN_CAR = get_environment("cartpole"), get_environment("mountaincar")

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from persim_lightning.data.collecting.episodes import play
-from persim_lightning.data.collecting.policies import load_policy
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.policies.behavior import load_policy
 from persim_lightning.training import behavior_policy
 from persim_lightning.training.behavior_policy import train_behavior_policy
 from tests.commands import run_tool
@@ -27,7 +27,7 @@ def test_training_stops_at_the_wanted_return(tmp_path):
     """CartPole as far as 60 steps, three times the return of random pushes; the JSON states what the weights do."""
     done = train(tmp_path, "cartpole", "--agent", "1", "--pure_level", "60", "--tolerance", "0.4")
     assert done.returncode == 0, done.stderr
-    assert "wrote made/cartpole_1.safetensors and .json" in done.stdout
+    assert "wrote made/cartpole_1" in done.stdout
     policy, info = load_policy("cartpole_1", tmp_path / "made")
     environment = get_environment("cartpole")
     assert info.covariates == {"force": 14.0, "length": 0.5}
@@ -52,12 +52,12 @@ def test_a_level_out_of_reach_ends_in_one_line_and_keeps_the_nearest_weights(tmp
 
 
 def test_an_existing_policy_is_not_overwritten(tmp_path):
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made/cartpole_1.json").write_text("mine")
+    (tmp_path / "made/cartpole_1").mkdir(parents=True)
+    (tmp_path / "made/cartpole_1/policy.json").write_text("mine")
     done = train(tmp_path, "cartpole", "--agent", "1")
     assert done.returncode == 1
-    assert "made/cartpole_1.json exists" in done.stderr.splitlines()[-1]
-    assert (tmp_path / "made/cartpole_1.json").read_text() == "mine"
+    assert "made/cartpole_1 exists" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "made/cartpole_1/policy.json").read_text() == "mine"
 
 
 def test_unknown_agent(tmp_path):

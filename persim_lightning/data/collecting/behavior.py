@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persim_lightning.data.collecting.policies import load_policy, policy_name
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.policies.behavior import load_policy, policy_name
 
 # Name of a data set -> probability of a random action; None is random play throughout.
 DATASETS: dict[str, float | None] = {"pure": 0.0, "random": None, "pure-eps-20": 0.2, "pure-eps-40": 0.4}

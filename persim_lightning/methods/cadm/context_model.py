@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from persim_lightning.data.windows import Past, Windows
-from persim_lightning.methods.scales import Scales
 from persim_lightning.models.layers import MemberLinear, MemberMLP
+from persim_lightning.models.scaling import Scales
 from persim_lightning.models.walls import Walls
 
 _CONTEXT_HIDDEN = (256, 128, 64)

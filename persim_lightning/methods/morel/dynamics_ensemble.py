@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
-from persim_lightning.methods.scales import Scales
 from persim_lightning.models.layers import MemberMLP
+from persim_lightning.models.scaling import Scales
 from persim_lightning.training.chunks import one_cycle_adam
 
 _RATE = 1e-3

@@ -21,13 +21,9 @@ from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.methods.contract import Learner
 from persim_lightning.methods.morel.dynamics_ensemble import fit_dynamics_ensemble
 from persim_lightning.methods.morel.pessimistic_mdp import PessimisticMDP, pessimism_of
-from persim_lightning.methods.offline.learned_policies import (
-    ClippedMean,
-    HighestLogit,
-    LearnedPolicy,
-    Net,
-    load_learned_policy,
-)
+from persim_lightning.policies.learned import LearnedPolicy, load_learned_policy
+from persim_lightning.policies.networks import Net
+from persim_lightning.policies.rules import ClippedMean, HighestLogit
 
 
 class MOReL(Learner):

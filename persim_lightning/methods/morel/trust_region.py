@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from persim_lightning.methods.offline.learned_policies import Net, copy_layers
+from persim_lightning.policies.networks import Net, copy_layers
 
 _RATE, _BATCH = 1e-3, 256
 # Recorded actions without exploration would leave the cloned policy none of its own: a share of the target that is

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError, TableError
-from persim_lightning.methods.offline.learned_policies import Net, copy_layers
+from persim_lightning.policies.networks import Net, copy_layers
 
 # Shorter training shows no progress bar.
 _LONG = 1000
@@ -83,8 +83,6 @@ class TransitionTable:
         scaled = ((states - mean) / std).float()
         reward = trajectories.reward[rows].double()
         size = reward.square().mean().sqrt()
-        ends = torch.zeros(len(states))
-        ends[trajectories.offsets[1:] - 1] = trajectories.terminated.float()
         return cls(
             mean=mean.float(),
             std=std.float(),
@@ -92,7 +90,7 @@ class TransitionTable:
             following=scaled[rows + 1],
             action=action[:, None].float() if discrete else action.clamp(-1, 1),
             reward=(reward * reward_size / torch.where(size > 0, size, 1.0)).float()[:, None],
-            terminal=ends[rows + 1][:, None],
+            terminal=trajectories.ends(rows).float()[:, None],
         )
 
 

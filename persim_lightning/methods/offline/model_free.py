@@ -15,15 +15,8 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.methods.contract import Learner
 from persim_lightning.methods.offline.d3rlpy_training import TransitionTable, copy_net, import_d3rlpy, train
-from persim_lightning.methods.offline.learned_policies import (
-    BestOfSamples,
-    HighestLikelyValue,
-    HighestValue,
-    LearnedPolicy,
-    Rule,
-    SquashedMean,
-    load_learned_policy,
-)
+from persim_lightning.policies.learned import LearnedPolicy, load_learned_policy
+from persim_lightning.policies.rules import BestOfSamples, HighestLikelyValue, HighestValue, Rule, SquashedMean
 
 
 class _D3rlpyLearner(Learner):

@@ -12,9 +12,9 @@ from persim_lightning.data.collecting.behavior import (
     nearest_training_agent,
 )
 from persim_lightning.data.collecting.episodes import play
-from persim_lightning.data.collecting.policies import load_policy
 from persim_lightning.envs import ENVIRONMENTS, get_environment
 from persim_lightning.envs.population import sample_population
+from persim_lightning.policies.behavior import load_policy
 
 
 def always(action):
