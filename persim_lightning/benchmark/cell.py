@@ -23,20 +23,15 @@ from persim_lightning.errors import ConfigurationError, FitInterruptedError, Per
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
 from persim_lightning.methods.contract import Fitted, Method, Task
 from persim_lightning.methods.method_file import build_method
+from persim_lightning.methods.training import ADVICE
+from persim_lightning.store.names import FITTED, LOCK, LOG, RESULT
+from persim_lightning.store.work import State, Work
 from persim_lightning.support.files import read_json, write_json
 from persim_lightning.support.provenance import PACKAGES
 
-RESULT = "result.json"
-ERROR = "error.txt"
-# It says that what a method has learned is saved, and under which settings.
-FITTED = "fit.json"
-# What libraries print while they work.
-LOG = "log.txt"
 # Episodes start elsewhere than the training trajectories of the same seed, and than its test trajectories.
 _EPISODE_SEED = 2_000_000
 _OPTIONAL_PACKAGES = ("d3rlpy", "joblib", "ray")
-# Settings that take more characters are not printed.
-_LONGEST_TOLD = 60
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def run_cell(cell: Cell, places: Places, threads: int) -> Outcome:
     folder = Path(places.runs) / cell.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", blocking=False), _quiet(folder / LOG), _on_threads(threads):
+        with FileLock(folder / LOCK, blocking=False), _quiet(folder / LOG), _on_threads(threads):
             # Another command may just have finished it.
             known = folder / RESULT
             return Outcome(cell, read_json(known) if known.is_file() else _run(cell, folder, places))
@@ -114,7 +109,11 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
     scored = time.perf_counter()
     episodes = cell.episodes["planned" if fitted.plans else "learned"]
     policy, seed = fitted.policy(task, episodes), task.seed + _EPISODE_SEED
-    played = play_agents(environment, policy, task.covariates(), episodes, seed, max_steps=cell.max_steps)
+    agents: list[dict[str, Any]] = [{"agent": agent, "returns": [], "lengths": []} for agent in task.agents]
+    seconds = 0.0
+    if policy is not None:
+        played = play_agents(environment, policy, task.covariates(), episodes, seed, max_steps=cell.max_steps)
+        agents, seconds = played.to_dict(task.agents)["agents"], played.seconds
     test = data.recordings.test
     records = [] if scores is None or test is None else scores.to_records(test.agent_ids)
     score_of = {record["agent"]: record for record in records}
@@ -123,10 +122,10 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
         "tables": tables,
         "label": method.label,
         "plans": fitted.plans,
-        "episodes": episodes,
+        "episodes": 0 if policy is None else episodes,
         "steps": task.steps,
-        "seconds": {"fit": fit_seconds, "score": scored - start, "play": played.seconds},
-        "agents": played.to_dict(task.agents)["agents"],
+        "seconds": {"fit": fit_seconds, "score": scored - start, "play": seconds},
+        "agents": agents,
         "predictions": [score_of[agent] for agent in task.agents] if score_of else None,
         "machine": {
             "python": platform.python_version(),
@@ -145,44 +144,21 @@ def _open(cell: Cell, root: Path) -> TrajectoryDataModule:
     return open_data(env=cell.environment, dataset=cell.dataset, root=root, agents=cell.agents, seed=cell.seed, **split)
 
 
-def _fit_or_load(method: Method, task: Task, folder: Path, asked: dict[str, Any]) -> tuple[Fitted, float]:
+def _fit_or_load(method: Method, task: Task, folder: Path, settings: dict[str, Any]) -> tuple[Fitted, float]:
     """What the method learns, and the seconds it took: now, or before an earlier run was interrupted."""
     record = folder / FITTED
-    if record.is_file():
-        known = read_json(record)
-        check_same_settings(known["asked"], asked, folder)
+    if Work(folder, settings, FITTED, ADVICE).open() is State.FINISHED:
         try:
-            return method.load(folder, task), known["seconds"]
+            return method.load(folder, task), read_json(record)["seconds"]
         except PersimError as error:
-            raise ConfigurationError(f"{error}; remove {folder} to fit it anew") from error
+            raise ConfigurationError(f"{error}; remove {folder} to fit it again") from error
     start = time.perf_counter()
     fitted = method.fit(task)
     seconds = time.perf_counter() - start
     fitted.save(folder)
-    write_json({"asked": asked, "seconds": seconds}, record)
+    # It marks the fit as finished, so it is written last.
+    write_json({"seconds": seconds}, record)
     return fitted, seconds
-
-
-def check_same_settings(known: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
-    """Refuse to go on with what was run or fitted under other settings.
-
-    Raises
-    ------
-    ConfigurationError
-        It says what differs.
-    """
-    different = [name for name in dict.fromkeys([*asked, *known]) if known.get(name) != asked.get(name)]
-    if different:
-        raise ConfigurationError(
-            f"{folder} was run under other settings ({'; '.join(_change(name, known, asked) for name in different)}): "
-            "remove it, or choose another --runs"
-        )
-
-
-def _change(name: str, known: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Such as `steps 50, now 100`; long values are only named."""
-    values = [str(own.get(name)) for own in (known, asked)]
-    return f"{name} {values[0]}, now {values[1]}" if max(map(len, values)) <= _LONGEST_TOLD else name
 
 
 def _node() -> str:

@@ -1,4 +1,4 @@
-"""joblib on a Ray cluster."""
+"""Runs cells on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,20 +7,59 @@ import importlib.util
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from joblib.parallel import register_parallel_backend
-
-from persim_lightning.benchmark.engine import Engine
+from persim_lightning.benchmark.cell import Outcome, Places, run_cell
+from persim_lightning.benchmark.engine import DIED
+from persim_lightning.benchmark.grid import Cell
 from persim_lightning.errors import ConfigurationError
 
-_BACKEND = "persim-ray"
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Tasks of a Ray cluster that this process is connected to.
+
+    Attributes
+    ----------
+    jobs : int
+        Cells at a time.
+    threads : int
+        CPUs that each cell takes.
+    """
+
+    jobs: int
+    threads: int
+
+    def run(self, cells: Sequence[Cell], places: Places) -> Iterator[Outcome]:
+        """Outcomes as cells finish; a worker that dies costs only its own cell."""
+        import ray
+
+        # Not retried: a cell that died once would die again.
+        remote = ray.remote(num_cpus=self.threads, max_retries=0, scheduling_strategy="SPREAD")
+        task: Any = remote(run_cell)
+        waiting, running = deque(cells), dict[Any, Cell]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.jobs:
+                    cell = waiting.popleft()
+                    running[task.remote(cell, places, self.threads)] = cell
+                [done], _ = ray.wait(list(running), num_returns=1)
+                cell = running.pop(done)
+                try:
+                    yield ray.get(done)
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                    yield Outcome(cell, None, DIED, f"{DIED}\n{type(error).__name__}: {error}\n")
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)
 
 
 @contextlib.contextmanager
-def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[Engine]:
-    """An engine on the nodes of a running cluster; disconnects afterwards.
+def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[RayEngine]:
+    """An engine on the nodes of a running cluster; disconnects afterward.
 
     Parameters
     ----------
@@ -34,35 +73,26 @@ def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[Engine]
     Raises
     ------
     ConfigurationError
-        If Ray is not installed, or there is no such cluster, or it is too small.
+        If Ray is not installed, there is no such cluster, or it is too small.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationError("--engine ray needs Ray: pip install 'persim-lightning[cluster]'")
-    # Its question whether it may report usage has no place here.
+    # Ray must not ask whether it may report usage.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    own = not ray.is_initialized()
-    if own:
+    connect = not ray.is_initialized()
+    if connect:
         _connect(address)
     try:
         room = int(ray.cluster_resources().get("CPU", 0)) // threads
-        jobs = room if jobs is None else jobs
-        if room < 2:
+        if not 1 <= (jobs or room) <= room:
             raise ConfigurationError(
-                f"--address {address}: the cluster has room for {room} cells of {threads} CPU(s) at a time, and "
-                "joblib on Ray needs 2: use --engine joblib"
+                f"--jobs {jobs or 1}: the cluster has room for {room} cell(s) of {threads} CPU(s) at a time"
             )
-        if not 2 <= jobs <= room:
-            raise ConfigurationError(
-                f"--jobs {jobs}: on Ray, from 2 up to as many as the cluster has room for, {room} of {threads} CPU(s)"
-            )
-        _register()
-        # Actors ask for no CPU unless told to, and would all gather on one node.
-        resources = {"num_cpus": threads, "scheduling_strategy": "SPREAD"}
-        yield Engine(jobs, threads, _BACKEND, {"ray_remote_args": resources}, (ray.exceptions.RayError,))
+        yield RayEngine(jobs or room, threads)
     finally:
-        if own:
+        if connect:
             ray.shutdown()
 
 
@@ -78,39 +108,3 @@ def _connect(address: str) -> None:
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         words = " ".join(str(error).split())[:200]
         raise ConfigurationError(f"--address {address}: no Ray cluster was reached ({words})") from error
-
-
-def _register() -> None:
-    """Register Ray's backend for joblib, with outcomes as they come, and work for whoever is idle."""
-    from ray.util.joblib import register_ray
-    from ray.util.joblib.ray_backend import RayBackend
-
-    register_ray()
-
-    class IdleFirst(RayBackend):
-        # Ray's pool gives its results to callbacks, which is all that joblib needs for it.
-        supports_return_generator = True
-
-        def configure(self, *args: Any, **options: Any) -> int:
-            jobs: int = super().configure(*args, **options)
-            self._idle = list(range(jobs))
-            return jobs
-
-        def submit(self, func: Callable[..., Any], callback: Callable[[Any], None]) -> Any:
-            """Ray's pool deals work out in turn: a cell could wait behind one of hours while another actor is idle."""
-            pool = self._get_pool()
-            if not self._idle:
-                return super().submit(func, callback)
-            actor = self._idle.pop()
-
-            def done(result: Any) -> None:
-                self._idle.append(actor)
-                callback(result)
-
-            pool._next_actor_index = lambda: actor
-            try:
-                return super().submit(func, done)
-            finally:
-                del pool._next_actor_index
-
-    register_parallel_backend(_BACKEND, IdleFirst)

@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.data.collecting.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.control import PlanningSettings, build_settings
+from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.methods.method_file import build_method
+from persim_lightning.support.configurations import find_configuration, read_yaml, shipped_folder
+from persim_lightning.support.parsing import build_settings
 
 
 @dataclass(frozen=True)
@@ -83,9 +84,6 @@ class Preset:
         ConfigurationError
             If it cannot be read, or says something unknown.
         """
-        if not path.is_file():
-            known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
-            raise ConfigurationError(f"{path}: no such file{f'; presets there: {known}' if known else ''}")
         preset = build_settings(cls, path)
         for key in ("episodes_of", "start_first", "without_data"):
             for name in getattr(preset, key):
@@ -148,8 +146,16 @@ class Cell:
         return {name: value for name, value in asdict(self).items() if name not in ("episodes", "max_steps")}
 
 
-def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
+def make_cells(preset: Preset, conf: Path | None = None, methods_folder: Path | None = None) -> list[Cell]:
     """All cells of a grid, in the order in which they should start.
+
+    Parameters
+    ----------
+    preset : Preset
+    conf : Path, optional
+        Folder of YAMLs; the shipped one by default.
+    methods_folder : Path, optional
+        Folder of methods; `methods` in `conf` by default.
 
     Raises
     ------
@@ -158,7 +164,8 @@ def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
     """
     _check_names("environment", preset.environments, list(ENVIRONMENTS))
     _check_names("data set", preset.datasets, list(DATASETS))
-    methods = choose_methods(preset.methods, methods_folder, preset.methods)
+    folder = methods_folder or (conf or shipped_folder()) / "methods"
+    methods = choose_methods(preset.methods, folder, preset.methods)
     counts = asdict(preset.episodes)
     cells = []
     for environment in dict.fromkeys(preset.environments):
@@ -168,9 +175,10 @@ def make_cells(preset: Preset, conf: Path, methods_folder: Path) -> list[Cell]:
             raise ConfigurationError(
                 f"{preset.agents} agents: a population of {environment} has at least its {len(tested)} test agents"
             )
-        planning_path = conf / "planning" / f"{environment}.yaml"
+        planning_path = find_configuration(environment, "planning", conf)
         PlanningSettings.load(planning_path).objective(ENVIRONMENTS[environment])
-        planning, configuration = _read_yaml(planning_path), _read_yaml(conf / f"{environment}.yaml")
+        planning = read_yaml(planning_path)
+        configuration = read_yaml(find_configuration(environment, folder=conf))
         cells += [
             Cell(
                 *(environment, dataset, method, seed, description, planning, configuration),
@@ -200,7 +208,7 @@ def choose_methods(wanted: Sequence[str], folder: Path, order: Sequence[str]) ->
     ordered = [*(name for name in order if name in known), *(name for name in known if name not in order)]
     names = list(dict.fromkeys(name for given in wanted for name in (ordered if given == "all" else [given])))
     _check_names("method", names, known)
-    descriptions = {name: _read_yaml(folder / f"{name}.yaml") for name in names}
+    descriptions = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     for name, description in descriptions.items():
         build_method(description, str(folder / f"{name}.yaml"))
     return descriptions
@@ -212,15 +220,3 @@ def _check_names(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise ConfigurationError(f"unknown {kind} '{name}': choose from {', '.join(known)}")
     if not names:
         raise ConfigurationError(f"the grid names no {kind}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigurationError(f"{path}: no such file (--conf says where configurations lie)")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: holds no settings")
-    return values

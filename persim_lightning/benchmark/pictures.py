@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from persim_lightning.benchmark.scores import AUGMENTED, OURS, REFERENCE, MethodScores, Score
+from persim_lightning.benchmark.scores import AUGMENTED, OURS, REFERENCE, MethodScores, Score, plays
 from persim_lightning.support.figures import save_figure
 
 # The widest share of the distance between two methods that agents' points spread over.
@@ -26,7 +26,8 @@ def draw_environments(scores: Sequence[MethodScores], folder: Path) -> list[Path
     paths = []
     for environment in dict.fromkeys(own.environment for own in scores):
         own = [score for score in scores if score.environment == environment]
-        paths.append(save_figure(_draw_returns(own), folder / f"returns-{environment}.png"))
+        if any(map(plays, own)):
+            paths.append(save_figure(_draw_returns(own), folder / f"returns-{environment}.png"))
         predicting = [score for score in own if score.rmse is not None and score.method != REFERENCE]
         if predicting:
             paths.append(save_figure(_draw_errors(predicting), folder / f"rmse-{environment}.png"))
@@ -36,18 +37,18 @@ def draw_environments(scores: Sequence[MethodScores], folder: Path) -> list[Path
 def _draw_returns(scores: Sequence[MethodScores]) -> Figure:
     # It learns nothing from a data set, so every panel shows it.
     reference = [own for own in scores if own.method == REFERENCE][:1]
-    learned = [own for own in scores if own.method != REFERENCE]
+    learned = [own for own in scores if own.method != REFERENCE and plays(own)]
     panels = {
         dataset: [*(own for own in learned if own.dataset == dataset), *reference]
         for dataset in dict.fromkeys(own.dataset for own in learned or reference)
     }
     label = f"return, mean ± std over {scores[0].spread_over}"
     figure = _draw_panels(panels, lambda own: own.returns, label, "linear")
-    figure.suptitle(f"{scores[0].environment}: returns of test agents, higher is better{_grey(learned)}")
+    figure.suptitle(f"{scores[0].environment}: returns of test agents, higher is better{_gray_note(learned)}")
     return figure
 
 
-def _grey(scores: Sequence[MethodScores]) -> str:
+def _gray_note(scores: Sequence[MethodScores]) -> str:
     """Says what the gray bands mean, where there are any besides the true dynamics' one."""
     return "\n(gray: not counted as rivals of PerSim)" if any(own.method in AUGMENTED for own in scores) else ""
 

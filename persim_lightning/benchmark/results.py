@@ -10,13 +10,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from persim_lightning.benchmark.cell import FITTED, RESULT, check_same_settings
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.data.collecting.behavior import DATASETS
 from persim_lightning.data.collecting.collect import TrainingPaths, test_table
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.methods.training import ADVICE
+from persim_lightning.store.names import RESULT, SETTINGS
+from persim_lightning.store.work import check_settings
 from persim_lightning.support.files import file_sha256, read_json
 
 _COMMON = ("agents", "test_agents", "steps", "max_steps")
@@ -77,9 +79,9 @@ class CellResult:
 
     @property
     def mean_return(self) -> float:
-        """Over agents and episodes."""
+        """Over agents and episodes; NaN where none was played."""
         values = [value for own in self.returns for value in own]
-        return math.fsum(values) / len(values)
+        return math.fsum(values) / len(values) if values else math.nan
 
 
 def _score(record: dict[str, Any], name: str, diverged: float) -> float:
@@ -122,15 +124,15 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequ
         finished = known.get((cell.dataset, *key), elsewhere.get(key))
         if finished is not None:
             there = replace(cell, dataset=finished["asked"]["dataset"])
-            check_same_settings(finished["asked"], there.asked(), runs / there.folder)
+            check_settings(finished["asked"], there.asked(), runs / there.folder, ADVICE)
             _check_tables(there, finished["tables"], runs / there.folder, data, hashes)
             continue
         folder = runs / cell.folder
-        fitted = folder / FITTED
-        if fitted.is_file():
-            record = _read_record(fitted, {"asked", "seconds"})
-            tables = record["asked"].pop("tables")
-            check_same_settings(record["asked"], cell.asked_of_fit(), folder)
+        settings = folder / SETTINGS
+        if settings.is_file():
+            saved = _read_record(settings, {"tables"})
+            tables = saved.pop("tables")
+            check_settings(saved, cell.asked_of_fit(), folder, ADVICE)
             _check_tables(cell, tables, folder, data, hashes)
         open_cells.append(cell)
     return open_cells
@@ -144,7 +146,7 @@ def _check_comparable(asked: dict[str, Any], wanted: dict[str, dict[str, Any]], 
             if own[name] != asked[name]:
                 words = f"{runs} holds {asked['environment']} {asked['dataset']} {asked['method']} with other {name}"
                 values = f" ({asked[name]}, now {own[name]})" if name in _COMMON else ""
-                raise ConfigurationError(f"{words}{values}: choose another --runs")
+                raise ConfigurationError(f"{words}{values}: {ADVICE}")
 
 
 def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, hashes: dict[Path, str]) -> None:

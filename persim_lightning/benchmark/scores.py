@@ -105,7 +105,7 @@ def _gather(seeds: list[CellResult], shared: set[str], spread_over: str) -> Meth
         spread_over=spread_over,
         returns=[
             Score.over_seeds(
-                [fmean(own.returns[place]) for own in seeds],
+                [_mean(own.returns[place]) for own in seeds],
                 _spread(first.returns[place]) if spread_over == "episodes" else math.nan,
             )
             for place in places
@@ -120,16 +120,25 @@ def on_same_episodes(first: MethodScores, second: MethodScores, place: int) -> t
     """Returns of two methods for one agent, over the seeds and the first episodes that both have played.
 
     Episodes of a seed begin in the same states whoever plays them, however many there are: means over different numbers
-    of them would compare starts, too. None where the methods have no seed in common.
+    of them would compare starts, too. None where the methods have no seed in common, or one plays none.
     """
     shared = [seed for seed in first.seeds if seed in second.seeds]
-    if not shared:
+    if not shared or not (plays(first) and plays(second)):
         return None
     played = [[own.episode_returns[own.seeds.index(seed)][place] for seed in shared] for own in (first, second)]
     counts = [min(len(one), len(other)) for one, other in zip(*played, strict=True)]
     cut = [[values[:count] for values, count in zip(own, counts, strict=True)] for own in played]
     one, other = (Score.over_seeds([fmean(values) for values in own], _spread(own[0])) for own in cut)
     return one, other
+
+
+def plays(scores: MethodScores) -> bool:
+    """Whether a method has a policy; others only predict."""
+    return scores.episodes > 0
+
+
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else math.nan
 
 
 def _spread(values: list[float]) -> float:

@@ -18,6 +18,7 @@ from persim_lightning.benchmark.scores import (
     goodness_of_return,
     goodness_of_rmse,
     on_same_episodes,
+    plays,
     worth,
 )
 
@@ -86,7 +87,7 @@ def _standing_on_same_episodes(scores: Sequence[MethodScores]) -> dict[str, int]
 def _contests(scores: Sequence[MethodScores], predicting: bool) -> Iterator[tuple[MethodScores, list[MethodScores]]]:
     """PerSim and its rivals on every data set that both have."""
     for group in _data_sets(scores):
-        rivals = [own for own in group if competes(own) and (own.rmse is not None or not predicting)]
+        rivals = [own for own in group if competes(own) and (own.rmse is not None if predicting else plays(own))]
         ours = next((own for own in rivals if own.method == OURS), None)
         if ours is not None and len(rivals) > 1:
             yield ours, [own for own in rivals if own is not ours]

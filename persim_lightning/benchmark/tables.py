@@ -17,6 +17,7 @@ from persim_lightning.benchmark.scores import (
     competes,
     goodness_of_return,
     goodness_of_rmse,
+    plays,
 )
 from persim_lightning.support.files import atomic_write, markdown_table
 
@@ -82,7 +83,7 @@ def prediction_table(scores: Sequence[MethodScores]) -> list[str]:
 
 def return_table(scores: Sequence[MethodScores]) -> list[str]:
     """Table 2 of one environment: returns of policies, with the true dynamics' planner last."""
-    chosen = [own for own in scores if competes(own)]
+    chosen = [own for own in scores if competes(own) and plays(own)]
     # It learns nothing from a data set, so one of them is enough.
     reference = [own for own in scores if own.method == REFERENCE][:1]
     if not chosen and not reference:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import wandb
 
 from persim_lightning.benchmark.results import CellResult, predictions_table, returns_table
+from persim_lightning.support.wandb import PROJECT, wandb_settings
 
 
 def log_tables(results: Sequence[CellResult], summary: dict[str, Any], runs: Path, mode: str) -> None:
@@ -26,15 +26,19 @@ def log_tables(results: Sequence[CellResult], summary: dict[str, Any], runs: Pat
     """
     if mode == "disabled":
         return
-    settings = wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off")
-    run = wandb.init(project="persim-lightning", name=runs.name, group="benchmark", dir=runs, settings=settings)
+    # Imported late: it takes a second, and most benchmarks log once.
+    import wandb
+
+    run = wandb.init(project=PROJECT, name=runs.name, group="benchmark", dir=runs, settings=wandb_settings(mode))
     tables = {"returns": returns_table(results), "predictions": predictions_table(results)}
     run.log({name: _wandb_table(table) for name, table in tables.items()})
     run.summary.update(dict(_flat(summary)))
     run.finish()
 
 
-def _wandb_table(table: pa.Table) -> wandb.Table:
+def _wandb_table(table: pa.Table) -> Any:
+    import wandb
+
     rows = [
         [None if isinstance(value, float) and not math.isfinite(value) else value for value in row.values()]
         for row in table.to_pylist()

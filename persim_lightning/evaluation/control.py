@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
@@ -31,30 +30,10 @@ from persim_lightning.planning.objective import Objective, Peak
 from persim_lightning.planning.planner import Planner, Score
 from persim_lightning.planning.returns import ClampedDynamics, Dynamics, EnsembleReturns, TrajectoryReturns
 from persim_lightning.planning.shooting import RandomShooting
+from persim_lightning.support.parsing import build_settings
 
 # Once imported, a command line knows them by their short names.
 PLANNERS: tuple[type[Planner], ...] = (RandomShooting, CEM, ICEM, MPPI)
-
-
-Settings = TypeVar("Settings")
-
-
-def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Settings:
-    """An instance of a class from the YAML, or what a YAML holds, of its constructor's arguments.
-
-    Raises
-    ------
-    ConfigurationError
-        If it says something unknown.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, None)
-    try:
-        parsed = parser.parse_object(source) if isinstance(source, dict) else parser.parse_path(source)
-        return kind(**parser.instantiate(parsed).as_dict())
-    except (ArgumentError, TypeError) as error:
-        name = "settings" if isinstance(source, dict) else source
-        raise ConfigurationError(f"{name}: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)

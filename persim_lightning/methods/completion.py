@@ -1,174 +1,108 @@
-"""Tensor completion as a simulator: what low rank gives without neural networks.
-
-PerSim's equation 3 says that the dynamics tensor, agents × (states × coordinates) × actions, has a low rank, but not
-how to complete it. The classical way is to bin the data and to decompose the cells that were seen; Δs is then looked up
-in the bin nearest to a state, or interpolated between the nearest ones. What networks add is generalization over states
-and actions instead of bins.
-"""
+"""Tensor completion as a method of the benchmark: it predicts, and plays no episodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict
+from pathlib import Path
 
-import numpy as np
 import torch
-from tensorly.cp_tensor import CPTensor
-from tensorly.tucker_tensor import TuckerTensor
-from torch import Tensor, nn
+from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.data.collecting.behavior import Policy
+from persim_lightning.errors import ConfigurationError, SimulatorFileError
+from persim_lightning.evaluation.prediction import PredictionScores, score_predictions
+from persim_lightning.methods.completion_model import CompletionSettings, CompletionSimulator, fit_completion
+from persim_lightning.methods.contract import Fitted, Method, Task
 from persim_lightning.models.config import Ranks
-from persim_lightning.models.rollout import rollout
-from persim_lightning.theory.cells import Cells
-from persim_lightning.theory.masked import Completion, complete
-from persim_lightning.theory.observed_cells import average_rows
+from persim_lightning.support.files import atomic_write, read_json, write_json
 
-# Neighbors that share an interpolation, at most: in many dimensions D + 1 would reach far.
-_NEIGHBORS = 8
+_WEIGHTS, _SETTINGS = "completion.safetensors", "completion.json"
 
 
-@dataclass(frozen=True)
-class CompletionSettings:
-    """How to bin, decompose and look up.
-
-    The defaults gave the best rollouts over held-out ends of training trajectories.
-
-    Attributes
-    ----------
-    state_cells : int, optional
-        S; by default, five times the root of the number of rows.
-    action_cells : int
-        Cells of continuous actions; discrete actions are their own cells.
-    ridge : float
-        Pull of agents and states toward their means, see :func:`persim_lightning.theory.masked.complete`.
-    iterations : int
-        Limit on sweeps of alternating least squares.
-    tolerance : float
-        A sweep that lowers the error by a smaller share is the last.
-    interpolate : bool
-        Between the nearest cells; otherwise the nearest one is looked up.
-    """
-
-    state_cells: int | None = None
-    action_cells: int = 64
-    ridge: float = 3.0
-    iterations: int = 100
-    tolerance: float = 1e-4
-    interpolate: bool = True
-
-
-class CompletionSimulator(nn.Module):
-    """Rolls out a completed tensor; the dense tensor is never written out.
+class TensorCompletion(Method):
+    """Completes the binned dynamics tensor at PerSim's rank, without networks.
 
     Parameters
     ----------
-    tensor : CPTensor or TuckerTensor
-        Dense shape (N, S·D, A), raw units.
-    states : Cells
-    actions : Cells or None
-        None for discrete actions, which are their own cells.
-    delta_rms : Tensor, shape (D,)
-        Root mean square of the training set's Δs.
-    interpolate : bool
+    state_cells, action_cells, ridge, iterations, tolerance, interpolate
+        See :class:`~persim_lightning.methods.completion_model.CompletionSettings`.
     """
-
-    delta_rms: Tensor
-    core: Tensor
-    agent: Tensor
-    state: Tensor
-    action: Tensor
 
     def __init__(
         self,
-        tensor: CPTensor | TuckerTensor,
-        states: Cells,
-        actions: Cells | None,
-        delta_rms: Tensor,
+        state_cells: PositiveInt | None = None,
+        action_cells: PositiveInt = 64,
+        ridge: NonNegativeFloat = 3.0,
+        iterations: PositiveInt = 100,
+        tolerance: PositiveFloat = 1e-4,
         interpolate: bool = True,
     ) -> None:
-        super().__init__()
-        self.states, self.actions, self.interpolate = states, actions, interpolate
-        outer, (agent, state, action) = tensor
-        # A CP tensor's weights are the superdiagonal of its core.
-        core = torch.from_numpy(np.asarray(outer))
-        if core.ndim == 1:
-            core = torch.diag_embed(torch.diag(core))
-        self.register_buffer("delta_rms", delta_rms)
-        self.register_buffer("core", core.float())
-        self.register_buffer("agent", torch.from_numpy(agent).float())
-        self.register_buffer("state", torch.from_numpy(state).float().view(-1, len(delta_rms), state.shape[-1]))
-        self.register_buffer("action", torch.from_numpy(action).float())
+        self._settings = CompletionSettings(state_cells, action_cells, ridge, iterations, tolerance, interpolate)
 
-    def _look_up(self, cells: Cells, factor: Tensor, points: Tensor) -> Tensor:
-        """Factors of points, (..., X) -> (..., *factor.shape[1:]); they are linear, so they interpolate like Δs."""
-        if not self.interpolate:
-            return factor[cells.nearest(points)[1][..., 0]]
-        weight, index = cells.weigh(points, min(points.shape[-1] + 1, _NEIGHBORS))
-        return torch.einsum("...k,...kx->...x", weight, factor.flatten(1)[index]).unflatten(-1, factor.shape[1:])
+    @property
+    def label(self) -> str:
+        return "Tensor completion"
 
-    @torch.no_grad()
-    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Open-loop rollouts.
+    def fit(self, task: Task) -> FittedCompletion:
+        model = task.configuration["model"]["init_args"]
+        ranks, kind = _ranks(model), model.get("factorization", "cp")
+        data = task.data(task.configuration["data"]["batch_size"])
+        simulator, completion = fit_completion(
+            data.trajectories, data.train_rows, ranks, kind, self._settings, task.seed
+        )
+        facts = {"settings": asdict(self._settings), "ranks": list(ranks), "factorization": kind}
+        return FittedCompletion(simulator, {**facts, "converged": completion.converged})
 
-        Parameters
-        ----------
-        agents : Tensor, shape (B,), int64
-        states : Tensor, shape (B, D)
-            Initial states.
-        actions : Tensor, shape (B, H) int64 or (B, H, A)
-
-        Returns
-        -------
-        Tensor, shape (1, B, H+1, D)
-            Starts with the initial state.
-        """
-        action = self.action[actions] if self.actions is None else self._look_up(self.actions, self.action, actions)
-        coefficients = torch.einsum("ijk,bi,bhk->bhj", self.core, self.agent[agents], action)
-
-        def step(state: Tensor, coefficient: Tensor) -> Tensor:
-            factor = self._look_up(self.states, self.state, state)
-            return state + (factor @ coefficient.unsqueeze(-1)).squeeze(-1)
-
-        return rollout(step, 1, states, coefficients)
+    def load(self, folder: Path, task: Task) -> FittedCompletion:
+        path = folder / _WEIGHTS
+        if not path.is_file() or not (folder / _SETTINGS).is_file():
+            raise SimulatorFileError(f"{path}: no such file, so nothing has been completed")
+        facts = read_json(folder / _SETTINGS)
+        try:
+            simulator = CompletionSimulator.from_state(load_file(path), facts["settings"]["interpolate"])
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            raise SimulatorFileError(f"{path}: not readable ({str(error).splitlines()[0]})") from error
+        return FittedCompletion(simulator, facts)
 
 
-def fit_completion(
-    trajectories: Trajectories,
-    rows: Tensor,
-    ranks: Ranks,
-    factorization: str = "cp",
-    settings: CompletionSettings | None = None,
-    seed: int = 0,
-) -> tuple[CompletionSimulator, Completion]:
-    """Bin transitions, complete their tensor, and make it a simulator.
+def _ranks(model: dict[str, object]) -> Ranks:
+    """PerSim's ranks."""
+    rank = model["rank"]
+    sizes = [model.get(f"rank_{mode}") or rank for mode in ("agent", "state", "action")]
+    if not all(isinstance(size, int) for size in sizes):
+        raise ConfigurationError(f"tensor completion needs a number as model.rank, not {rank!r}")
+    return Ranks(*sizes)  # type: ignore[arg-type]
+
+
+class FittedCompletion(Fitted):
+    """A completed tensor.
 
     Parameters
     ----------
-    trajectories : Trajectories
-    rows : Tensor, int64
-        Rows that start a transition of the training set.
-    ranks : Ranks
-    factorization : {'cp', 'tucker'}
-    settings : CompletionSettings, optional
-    seed : int
-        Of the cells and of the decomposition.
+    simulator : CompletionSimulator
+    facts : dict
+        Settings, ranks and whether the decomposition converged, ready for JSON.
     """
-    chosen = settings or CompletionSettings()
-    batch = trajectories.transitions(rows, trajectories.row_agent())
-    states = Cells.fit(batch.state, chosen.state_cells or round(5 * len(rows) ** 0.5), seed)
-    actions, action, count = None, batch.action, trajectories.schema.num_actions
-    if count is None:
-        actions = Cells.fit(batch.action, chosen.action_cells, seed)
-        action, count = actions.assign(batch.action), len(actions.center)
-    shape = (trajectories.num_agents, len(states.center), count)
-    completion = complete(
-        average_rows(batch.agent, states.assign(batch.state), action, batch.delta, shape),
-        ranks,
-        factorization,
-        ridge=chosen.ridge,
-        iterations=chosen.iterations,
-        tolerance=chosen.tolerance,
-        seed=seed,
-    )
-    scale = trajectories.statistics(rows).delta_rms
-    return CompletionSimulator(completion.tensor, states, actions, scale, chosen.interpolate), completion
+
+    def __init__(self, simulator: CompletionSimulator, facts: dict[str, object]) -> None:
+        self._simulator, self._facts = simulator, facts
+
+    def policy(self, task: Task, episodes: int) -> Policy | None:
+        return None
+
+    def score(self, task: Task) -> PredictionScores | None:
+        test = task.recordings.test
+        if test is None:
+            return None
+        index = {label: row for row, label in enumerate(task.recordings.train.agent_ids)}
+        population: Tensor = torch.tensor([index[label] for label in test.agent_ids])
+        return score_predictions(self._simulator, population, test)
+
+    def save(self, folder: Path) -> None:
+        state = {name: value.contiguous() for name, value in self._simulator.state_dict().items()}
+        with atomic_write(folder / _WEIGHTS) as temporary:
+            save_file(state, temporary)
+        write_json(self._facts, folder / _SETTINGS)

@@ -86,10 +86,10 @@ class Fitted(ABC):
     plans: ClassVar[bool] = False
 
     @abstractmethod
-    def policy(self, task: Task, episodes: int) -> Policy:
+    def policy(self, task: Task, episodes: int) -> Policy | None:
         """A policy for a batch of `episodes` episodes of each of the task's agents, agent by agent, played from t = 0.
 
-        It may remember what has been played, so every batch needs one of its own.
+        It may remember what has been played, so every batch needs one of its own. None for methods that only predict.
         """
 
     def score(self, task: Task) -> PredictionScores | None:

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.methods.contract import Method
+from persim_lightning.support.parsing import one_line, user_error
 
 
 def build_method(values: dict[str, Any], source: str) -> Method:
@@ -34,11 +35,7 @@ def build_method(values: dict[str, Any], source: str) -> Method:
     try:
         method = parser.instantiate(parser.parse_object({"method": values})).method
     except (ArgumentError, TypeError, ValueError, PersimError) as error:
-        # jsonargparse wraps whatever a constructor raises.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PersimError):
-            cause = cause.__cause__ or cause.__context__
-        told = " ".join(str(cause or error).split()).removeprefix('Parser key "method": ')
-        raise ConfigurationError(f"{source}: {told}") from error
+        reason = one_line(user_error(error) or error).removeprefix('Parser key "method": ')
+        raise ConfigurationError(f"{source}: {reason}") from error
     assert isinstance(method, Method)
     return method

@@ -7,25 +7,34 @@ from pathlib import Path
 from filelock import FileLock
 
 from persim_lightning.data.collecting.behavior import Policy
-from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import simulator_mpc
 from persim_lightning.evaluation.prediction import PredictionScores, score_predictions
 from persim_lightning.methods.contract import Fitted, Method, Task
-from persim_lightning.methods.training import train
+from persim_lightning.methods.training import ADVICE, train
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.support.files import read_json, write_json
+from persim_lightning.store.names import DESCRIPTION, LOCK
+from persim_lightning.store.work import State, Work
 from persim_lightning.training.persim import PerSimModule
 
 
 class PerSim(Method):
-    """A personalized simulator of every agent, and MPC on it."""
+    """A personalized simulator of every agent, and MPC on it.
+
+    Parameters
+    ----------
+    agent_factors : bool
+        False switches the agents' factors off, for comparison: one model of the whole population.
+    """
+
+    def __init__(self, agent_factors: bool = True) -> None:
+        self._agent_factors = agent_factors
 
     @property
     def label(self) -> str:
-        return "PerSim"
+        return "PerSim" if self._agent_factors else "PerSim without agent factors"
 
     def fit(self, task: Task) -> FittedPerSim:
-        return FittedPerSim(fit_population(task))
+        return FittedPerSim(fit_population(task, self._agent_factors))
 
     def load(self, folder: Path, task: Task) -> FittedPerSim:
         return FittedPerSim(FittedPopulation.load(folder))
@@ -57,38 +66,40 @@ class FittedPerSim(Fitted):
         self.population.save(folder)
 
 
-def fit_population(task: Task) -> FittedPopulation:
+def fit_population(task: Task, agent_factors: bool = True) -> FittedPopulation:
     """Fit PerSim, or take what another method of the same workspace has fitted.
+
+    Parameters
+    ----------
+    task : Task
+    agent_factors : bool
+        As for :class:`PerSim`.
 
     Raises
     ------
     ConfigurationError
         If the workspace holds a fit under other settings.
     """
-    folder = task.workspace / "persim"
-    record, asked = folder / "fit.json", task.identity()
+    folder = task.workspace / ("persim" if agent_factors else "persim-no-agents")
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if record.is_file():
-            if read_json(record) != asked:
-                raise ConfigurationError(
-                    f"{folder} was fitted under other settings: remove it, or choose another --runs"
-                )
+    settings = {**task.identity(), "agent_factors": agent_factors}
+    with FileLock(folder / LOCK):
+        # The description is the last file that a population writes.
+        if Work(folder, settings, DESCRIPTION, ADVICE).open() is State.FINISHED:
             return FittedPopulation.load(folder)
-        population = _fit(task, folder)
+        population = _fit(task, folder, agent_factors)
         population.save(folder)
-        # It says that the fit is finished, so it comes last.
-        write_json(asked, record)
     return population
 
 
-def _fit(task: Task, folder: Path) -> FittedPopulation:
+def _fit(task: Task, folder: Path, agent_factors: bool) -> FittedPopulation:
     configured = task.configuration
     data = task.data(configured["data"]["batch_size"])
 
     def build() -> PerSimModule:
         sizes = (data.num_agents, data.state_dim, data.action_dim, data.num_actions)
-        return PerSimModule(*sizes, walls=data.walls, **configured["model"]["init_args"])
+        arguments = {**configured["model"]["init_args"], "agent_factors": agent_factors}
+        return PerSimModule(*sizes, walls=data.walls, **arguments)
 
     # In single precision whatever the configuration says: nodes of a cluster need not all have bfloat16 instructions.
-    return train(build, data, task, folder, {}).personalized()
+    return train(build, data, task, folder).personalized()

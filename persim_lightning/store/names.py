@@ -35,6 +35,14 @@ MPC_EPISODES = "mpc_episodes.json"
 FIGURES = "figures"
 REPORT = "report.html"
 
+# A benchmark's folder and its cells.
+RESULT = "result.json"
+FITTED = "fit.json"
+ERROR = "error.txt"
+LOG = "log.txt"
+SUMMARY = "summary.json"
+TABLES = "tables.md"
+
 # Work that is identified by its settings (see `persim_lightning.store.work`).
 SETTINGS = "settings.json"
 LOCK = ".lock"

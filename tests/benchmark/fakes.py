@@ -52,6 +52,11 @@ class FakeFitted(Fitted):
         write_json(vars(self), folder / "fake.json")
 
 
+class _PredictingFake(FakeFitted):
+    def policy(self, task: Task, episodes: int) -> None:
+        return None
+
+
 class PlannedFake(FakeFitted):
     plans = True
 
@@ -136,3 +141,10 @@ class DarkMethod(FakeMethod):
 
     def _fitted(self) -> FakeFitted:
         return _Dark(self.action, self.noise, self.predicts)
+
+
+class PredictingMethod(FakeMethod):
+    """Predicts, and has no policy."""
+
+    def _fitted(self) -> FakeFitted:
+        return _PredictingFake(self.action, self.noise, True)

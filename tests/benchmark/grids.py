@@ -7,8 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from persim_lightning.cli.benchmark import benchmark_command
-from tests.conftest import ROOT
+from persim_lightning.cli import benchmark
 
 FAKES = "tests.benchmark.fakes"
 METHODS = {
@@ -41,7 +40,7 @@ def write_grid(folder: Path, kinds: dict | None = None, **changes: object) -> No
 
 def options(folder: Path, *further: str) -> list[str]:
     return [
-        *("--preset", str(folder / "preset.yaml"), "--conf", str(ROOT / "conf")),
+        *("--preset", str(folder / "preset.yaml")),
         *("--methods_folder", str(folder / "methods"), "--root", str(folder / "data"), "--runs", str(folder / "runs")),
         *("--wandb", "disabled", *further),
     ]
@@ -49,7 +48,7 @@ def options(folder: Path, *further: str) -> list[str]:
 
 def run_grid(folder: Path, *further: str) -> None:
     """Run the grid, in this process unless told otherwise."""
-    benchmark_command(options(folder, "--jobs", "1", *further))
+    benchmark.main(options(folder, "--jobs", "1", *further))
 
 
 def result_of(folder: Path, cell: str) -> dict:

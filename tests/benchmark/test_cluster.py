@@ -7,8 +7,8 @@ import os
 import pytest
 
 from persim_lightning.benchmark import cluster
-from persim_lightning.cli.benchmark import benchmark_command
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.cli import benchmark
+from persim_lightning.errors import ConfigurationError, PersimError
 from tests.benchmark.grids import METHODS, options, result_of, run_grid, write_grid
 
 CELLS = [f"cartpole-random-seed{seed}/cells/{method}" for seed in (0, 1) for method in METHODS]
@@ -29,12 +29,13 @@ def two_nodes():
     made.shutdown()
 
 
+@pytest.mark.slow
 def test_the_same_results_on_two_nodes(two_nodes, tmp_path):
     write_grid(tmp_path / "here", METHODS, seeds=[0, 1])
     run_grid(tmp_path / "here")
     write_grid(tmp_path / "there", METHODS, seeds=[0, 1])
     on_ray = ["--engine", "ray", "--address", two_nodes]
-    benchmark_command(options(tmp_path / "there", *on_ray))
+    benchmark.main(options(tmp_path / "there", *on_ray))
     nodes = set()
     for cell in CELLS:
         here, there = (result_of(tmp_path / name, cell) for name in ("here", "there"))
@@ -43,20 +44,28 @@ def test_the_same_results_on_two_nodes(two_nodes, tmp_path):
         }
         nodes.add(there["machine"]["node"])
     assert len(nodes) == 2
-    for jobs in ("1", "3"):
-        with pytest.raises(ConfigurationError, match="from 2 up to as many as the cluster has room for, 2 of 1 CPU"):
-            benchmark_command(options(tmp_path / "there", *on_ray, "--seeds", "2", "--jobs", jobs))
+    with pytest.raises(ConfigurationError, match=r"--jobs 3: the cluster has room for 2 cell\(s\) of 1 CPU\(s\)"):
+        benchmark.main(options(tmp_path / "there", *on_ray, "--seeds", "2", "--jobs", "3"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_its_own_cell_only(two_nodes, tmp_path, capsys):
+    write_grid(tmp_path, {"crash": ("Crash", {"name": "Crash"}), "bcq-a": METHODS["bcq-a"]})
+    with pytest.raises(PersimError, match="1 cell failed"):
+        benchmark.main(options(tmp_path, "--engine", "ray", "--address", two_nodes, "--jobs", "1"))
+    assert "crash: failed: its process died" in capsys.readouterr().out
+    assert len(result_of(tmp_path, "cartpole-random-seed0/cells/bcq-a")["agents"]) == 2
 
 
 def test_ray_that_is_not_installed(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
     write_grid(tmp_path)
     with pytest.raises(ConfigurationError, match=r"pip install 'persim-lightning\[cluster\]'"):
-        benchmark_command(options(tmp_path, "--engine", "ray"))
+        benchmark.main(options(tmp_path, "--engine", "ray"))
 
 
 def test_a_cluster_that_is_not_there(tmp_path):
     pytest.importorskip("ray")
     write_grid(tmp_path)
     with pytest.raises(ConfigurationError, match=r"--address 127\.0\.0\.1:1: no Ray cluster was reached"):
-        benchmark_command(options(tmp_path, "--engine", "ray", "--address", "127.0.0.1:1"))
+        benchmark.main(options(tmp_path, "--engine", "ray", "--address", "127.0.0.1:1"))

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from persim_lightning.cli.benchmark import benchmark_command
+from persim_lightning.cli import benchmark
+from persim_lightning.cli.main import run
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from tests.benchmark.grids import METHODS, fits, options, result_of, run_grid, write_grid
 from tests.conftest import ROOT
@@ -102,7 +103,7 @@ def test_seeds_differ_and_repeat(copy):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--episodes", "1"], r"cells/persim was run under other settings \(episodes .*'planned': 2.*, now .*: 1"),
+        (["--episodes", "1"], r"cells/persim was made under other settings \(episodes .*'planned': 2.*, now .*: 1"),
         (["--steps", "8"], r"with other steps \(7, now 8\): choose another --runs"),
         (["--agents", "6"], "with other agents"),
         (["--max_steps", "9", "--seeds", "3"], "with other max_steps"),
@@ -115,7 +116,7 @@ def test_other_settings_are_refused(finished, change, message):
 
 def test_another_method_under_the_same_name_is_refused(copy):
     write_grid(copy, {**METHODS, "persim": ("FakeMethod", {"name": "PerSim", "noise": 0.1})})
-    with pytest.raises(ConfigurationError, match="persim was run under other settings"):
+    with pytest.raises(ConfigurationError, match="persim was made under other settings"):
         run_grid(copy)
 
 
@@ -134,7 +135,7 @@ def test_a_fit_is_not_repeated_when_playing_was_interrupted(tmp_path, capsys):
     assert "cartpole random seed 0 dark: RuntimeError: the light went out" in capsys.readouterr().out
     (tmp_path / "runs/repaired").touch()
     write_grid(tmp_path, {"dark": ("DarkMethod", {"name": "Dark", "action": 1})})
-    with pytest.raises(ConfigurationError, match="dark was run under other settings"):
+    with pytest.raises(ConfigurationError, match="dark was made under other settings"):
         run_grid(tmp_path)
     write_grid(tmp_path, {"dark": ("DarkMethod", {"name": "Dark"})})
     run_grid(tmp_path)
@@ -148,13 +149,13 @@ def test_a_lost_fit_is_told_with_what_to_do(copy):
     (folder / "fake.json").write_text("{")
     with pytest.raises(PersimError, match="1 cell failed"):
         run_grid(copy)
-    assert f"remove {folder.resolve()} to fit it anew" in (folder / "error.txt").read_text()
+    assert f"remove {folder.resolve()} to fit it again" in (folder / "error.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["result.json", "fit.json"])
+@pytest.mark.parametrize("name", ["result.json", "settings.json"])
 def test_a_damaged_record_is_named(copy, name):
     folder = copy / "runs" / CELLS / "bcq-a"
-    if name == "fit.json":
+    if name == "settings.json":
         (folder / "result.json").unlink()
     (folder / name).write_text("{}")
     with pytest.raises(ConfigurationError, match=f"bcq-a/{name}: damaged; remove .*bcq-a to run it anew"):
@@ -175,7 +176,7 @@ def test_what_needs_no_data_is_run_once_in_all_pieces(tmp_path, capsys):
     run_grid(tmp_path, "--methods", "true-env")
     run_grid(tmp_path, "--dataset", "pure", "random", "pure", "--seeds", "0", "0")
     assert "3 cells, 1 of them finished before" in capsys.readouterr().out
-    with pytest.raises(ConfigurationError, match="random-seed0/cells/true-env was run under other settings"):
+    with pytest.raises(ConfigurationError, match="random-seed0/cells/true-env was made under other settings"):
         run_grid(tmp_path, "--dataset", "pure", "--methods", "true-env", "--episodes", "1")
 
 
@@ -198,7 +199,7 @@ def test_the_method_that_readme_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     write_grid(tmp_path, {}, methods=["linear-cloning"])
-    run_grid(tmp_path)
+    run("benchmark", options(tmp_path, "--jobs", "1"))
     assert "linear-cloning: Linear cloning-A, mean return" in capsys.readouterr().out
 
 
@@ -220,16 +221,16 @@ def test_what_fails_is_told_and_the_others_go_on(tmp_path, capsys):
 def test_a_process_that_dies_takes_its_own_cell_only(tmp_path, capsys):
     write_grid(tmp_path, {"crash": ("Crash", {"name": "Crash"}), "bcq-a": METHODS["bcq-a"]})
     with pytest.raises(PersimError, match="1 cell failed"):
-        benchmark_command(options(tmp_path, "--jobs", "2"))
+        benchmark.main(options(tmp_path, "--jobs", "2"))
     assert "crash: failed: its process died" in capsys.readouterr().out
     assert "SIGKILL" in (tmp_path / "runs" / CELLS / "crash/error.txt").read_text()
     assert len(result_of(tmp_path, f"{CELLS}/bcq-a")["agents"]) == 2
 
 
 @pytest.mark.parametrize("where", ["outside", "training"])
-def test_after_an_interruption_the_same_command_goes_on(tmp_path, capsys, where):
+def test_after_an_interruption_the_same_command_resumes(tmp_path, capsys, where):
     write_grid(tmp_path, {"bcq-a": METHODS["bcq-a"], "bcq-p": ("Interrupted", {"name": where})})
-    with pytest.raises(FitInterruptedError, match="interrupted: the same command goes on"):
+    with pytest.raises(FitInterruptedError, match="interrupted: the same command resumes"):
         run_grid(tmp_path)
     (tmp_path / "runs/repaired").touch()
     capsys.readouterr()
@@ -255,9 +256,9 @@ def test_the_tables_in_wandb(copy, monkeypatch):
 def test_names_that_are_unknown(finished):
     for change, message in [
         (["--methods", "persim", "bcq-z"], "unknown method 'bcq-z': choose from bcq-a, persim, vanilla-cadm"),
-        (["--preset", "nowhere"], "nowhere.yaml: no such file; presets there: paper, small, smoke"),
+        (["--preset", "nowhere"], "no configuration 'nowhere': choose from paper, small, smoke, table"),
         (["--methods_folder", "nowhere"], "nowhere: holds no YAML of a method"),
-        (["--conf", "nowhere"], "nowhere/planning/cartpole.yaml: no such file"),
+        (["--conf", "nowhere"], "no configuration 'cartpole'"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             run_grid(finished, *change)
@@ -281,13 +282,29 @@ def test_a_preset_that_does_not_fit(finished, tmp_path):
 def test_an_address_belongs_to_ray(finished, capsys):
     with pytest.raises(SystemExit):
         run_grid(finished, "--address", "auto")
-    assert "--address belongs to --engine ray" in capsys.readouterr().err
+    assert "--address is an option of --engine ray" in capsys.readouterr().err
 
 
 def test_help_can_be_read(capsys):
     with pytest.raises(SystemExit):
-        benchmark_command(["--help"])
+        benchmark.main(["--help"])
     assert "--env cartpole --dataset random --methods all" in capsys.readouterr().out
+
+
+def test_a_method_that_only_predicts_plays_no_episodes(tmp_path, capsys):
+    """It is in Table 1 and in no other, and no rival of returns."""
+    write_grid(tmp_path, {**METHODS, "completion": ("PredictingMethod", {"name": "Completion"})})
+    run_grid(tmp_path)
+    assert "completion: Completion, plays no episodes" in capsys.readouterr().out
+    record = result_of(tmp_path, f"{CELLS}/completion")
+    assert (record["episodes"], record["agents"][0]["returns"]) == (0, [])
+    table1, table2 = (tmp_path / "runs/tables.md").read_text().split("**Table 2.**")
+    assert "| random | Completion |" in table1
+    assert "Completion" not in table2
+    assert pq.read_table(tmp_path / "runs/results.parquet").num_rows == 14
+    assert json.loads((tmp_path / "runs/summary.json").read_text())["rmse"]["cells"] == 2
+    run_grid(tmp_path, "--methods", "completion")
+    assert "1 cell, 1 of them finished before" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["smoke", "small", "paper"])

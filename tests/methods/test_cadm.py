@@ -14,10 +14,10 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, SimulatorFileError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.prediction import EpisodeWindows
-from persim_lightning.methods.cadm import cadm
-from persim_lightning.methods.cadm.cadm import CaDM
+from persim_lightning.methods.cadm import method as cadm
 from persim_lightning.methods.cadm.context_dynamics import ContextDynamics, ContextPolicy, RecentPast
 from persim_lightning.methods.cadm.context_model import ContextModel
+from persim_lightning.methods.cadm.method import CaDM
 from persim_lightning.methods.cadm.module import BootstrapGather, CaDMModule
 from persim_lightning.methods.contract import Task
 from persim_lightning.methods.training import train
@@ -259,7 +259,7 @@ def task(data, steps):
 def test_contexts_tell_agents_apart(tmp_path):
     """Springs of different stiffness: predictions under an agent's own context beat those under another's."""
     data = TrajectoryDataModule(Recordings(springs(agents=40, steps=60, seed=1)), 32, 0.0)
-    trained = train(module(), data, task(data, 800), tmp_path, {}).model
+    trained = train(module(), data, task(data, 800), tmp_path).model
     test = springs(agents=40, steps=40, seed=2)
     windows = EpisodeWindows.cut(test, horizon=20)
     gather = WindowGather(test, torch.zeros(0, dtype=torch.int64), 8, 1)
@@ -277,14 +277,11 @@ def test_contexts_tell_agents_apart(tmp_path):
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
     data = TrajectoryDataModule(Recordings(springs(agents=10, steps=40, seed=1)), 32, 0.0)
-    whole = train(module(probabilistic=True), data, task(data, 60), tmp_path / "whole", {})
-    with pytest.raises(FitInterruptedError, match="the same command goes on"):
-        train(interrupted(module(probabilistic=True), epoch=3), data, task(data, 60), tmp_path / "cut", {})
-    [begun] = (tmp_path / "cut").glob("checkpoints-*/last.ckpt")
-    # Under other settings nothing is gone on with.
-    train(module(probabilistic=True), data, task(data, 60), tmp_path / "cut", {"width": 3})
-    assert begun.is_file()
-    resumed = train(module(probabilistic=True), data, task(data, 60), tmp_path / "cut", {})
+    whole = train(module(probabilistic=True), data, task(data, 60), tmp_path / "whole")
+    with pytest.raises(FitInterruptedError, match="the same command resumes"):
+        train(interrupted(module(probabilistic=True), epoch=3), data, task(data, 60), tmp_path / "cut")
+    assert (tmp_path / "cut/checkpoints/last.ckpt").is_file()
+    resumed = train(module(probabilistic=True), data, task(data, 60), tmp_path / "cut")
     for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, two)
     assert not list((tmp_path / "cut").iterdir())

@@ -9,7 +9,7 @@ import torch
 
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.evaluation.prediction import score_predictions
-from persim_lightning.methods.completion import Cells, CompletionSettings, fit_completion
+from persim_lightning.methods.completion_model import Cells, CompletionSettings, fit_completion
 from persim_lightning.models.config import Ranks
 from persim_lightning.models.factorization import to_dense
 from persim_lightning.types import Schema

@@ -13,7 +13,7 @@ from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.envs import get_environment
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
-from persim_lightning.methods.cadm.cadm import CaDM
+from persim_lightning.methods.cadm.method import CaDM
 from persim_lightning.methods.contract import Task
 from persim_lightning.methods.persim import PerSim
 from persim_lightning.methods.true_dynamics import TrueEnvironment

@@ -9,6 +9,7 @@ import yaml
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.evaluation.control import play_agents
 from persim_lightning.methods.method_file import build_method
+from persim_lightning.support.files import read_json
 from tests.conftest import ROOT
 
 FILES = {path.stem: path for path in sorted((ROOT / "conf/methods").glob("*.yaml"))}
@@ -27,14 +28,18 @@ def quick_method(name):
 
 def results(fitted, task):
     """Everything that a fitted method is asked for."""
-    played = play_agents(task.environment, fitted.policy(task, EPISODES), task.covariates(), EPISODES, task.seed)
-    return played, fitted.score(task)
+    policy = fitted.policy(task, EPISODES)
+    if policy is None:
+        return None, fitted.score(task)
+    return play_agents(task.environment, policy, task.covariates(), EPISODES, task.seed), fitted.score(task)
 
 
 def check_same(one, two):
     (played, scores), (again, scores_again) = one, two
-    assert torch.equal(played.episodes.actions, again.episodes.actions)
-    assert torch.equal(played.returns, again.returns)
+    assert (played is None) == (again is None)
+    if played is not None:
+        assert torch.equal(played.episodes.actions, again.episodes.actions)
+        assert torch.equal(played.returns, again.returns)
     assert (scores is None) == (scores_again is None)
     if scores is not None:
         assert torch.equal(scores.rmse, scores_again.rmse)
@@ -49,20 +54,23 @@ def test_contract(name, environment, small_task, tmp_path):
     fitted = method.fit(task)
 
     policy, generator = fitted.policy(task, EPISODES), torch.Generator().manual_seed(0)
-    states = task.environment.make_batch(task.covariates().repeat_interleave(EPISODES, dim=0), 0).states
-    actions = policy(states, generator)
-    if task.environment.num_actions is None:
-        assert actions.shape == (4, 6)
-        assert actions.dtype == torch.float64
-        assert actions.abs().max() <= 1
-    else:
-        assert actions.shape == (4,)
-        assert set(actions.tolist()) <= {0, 1}
+    assert (policy is None) == (name == "completion")
+    if policy is not None:
+        states = task.environment.make_batch(task.covariates().repeat_interleave(EPISODES, dim=0), 0).states
+        actions = policy(states, generator)
+        if task.environment.num_actions is None:
+            assert actions.shape == (4, 6)
+            assert actions.dtype == torch.float64
+            assert actions.abs().max() <= 1
+        else:
+            assert actions.shape == (4,)
+            assert set(actions.tolist()) <= {0, 1}
 
     played, scores = judged = results(fitted, task)
-    assert played.returns.shape == (2, EPISODES)
-    assert bool(played.returns.isfinite().all())
-    predicts = method.label in ("PerSim", "Vanilla CaDM", "PE-TS CaDM")
+    if played is not None:
+        assert played.returns.shape == (2, EPISODES)
+        assert bool(played.returns.isfinite().all())
+    predicts = name in ("persim", "persim-no-agents", "completion", "vanilla-cadm", "pets-cadm")
     assert (scores is not None) == predicts
     if scores is not None:
         assert scores.rmse.shape == (5,)
@@ -84,6 +92,8 @@ def test_labels_are_the_paper_s():
     labels = {name: build_method(yaml.safe_load(path.read_text()), name).label for name, path in FILES.items()}
     assert labels == {
         "persim": "PerSim",
+        "persim-no-agents": "PerSim without agent factors",
+        "completion": "Tensor completion",
         "vanilla-cadm": "Vanilla CaDM",
         "pets-cadm": "PE-TS CaDM",
         "bcq-p": "BCQ-P",
@@ -102,10 +112,10 @@ def test_labels_are_the_paper_s():
     ("values", "message"),
     [
         ({"class_path": "no.such.Class"}, "bad.yaml"),
-        ({"class_path": "persim_lightning.methods.cadm.cadm.CaDM", "init_args": {"widht": 3}}, "widht"),
-        ({"class_path": "persim_lightning.methods.cadm.cadm.CaDM", "init_args": {"width": 0}}, "width"),
+        ({"class_path": "persim_lightning.methods.cadm.method.CaDM", "init_args": {"widht": 3}}, "widht"),
+        ({"class_path": "persim_lightning.methods.cadm.method.CaDM", "init_args": {"width": 0}}, "width"),
         (
-            {"class_path": "persim_lightning.methods.cadm.cadm.CaDM", "init_args": {"members": 2, "particles": 3}},
+            {"class_path": "persim_lightning.methods.cadm.method.CaDM", "init_args": {"members": 2, "particles": 3}},
             "bad.yaml: particles 3 must be a multiple of members 2",
         ),
     ],
@@ -132,6 +142,25 @@ def test_simulated_trajectories_are_of_the_agents_and_differ(cartpole_task):
         assert len(own.unique(dim=0)) > 1
 
 
+def test_without_agent_factors_all_agents_are_one(cartpole_task):
+    """In a folder of its own: PerSim's fit is not taken for it."""
+    task = cartpole_task()
+    quick_method("persim").fit(task)
+    fitted = quick_method("persim-no-agents").fit(task)
+    table = fitted.population.simulator.agent_encoder.table()
+    assert torch.equal(table, table[:, :1].expand_as(table))
+
+
+def test_completion_has_the_ranks_of_persim(cartpole_task, tmp_path):
+    task = cartpole_task()
+    quick_method("completion").fit(task).save(tmp_path)
+    facts = read_json(tmp_path / "completion.json")
+    assert (facts["ranks"], facts["factorization"]) == ([5, 5, 5], "cp")
+    model = {**task.configuration["model"], "init_args": {"rank": "auto"}}
+    with pytest.raises(ConfigurationError, match=r"needs a number as model\.rank, not 'auto'"):
+        quick_method("completion").fit(replace(task, configuration={**task.configuration, "model": model}))
+
+
 def test_persim_is_fitted_once_for_all_methods_of_a_workspace(cartpole_task):
     task, method = cartpole_task(), quick_method("persim")
     method.fit(task)
@@ -139,5 +168,5 @@ def test_persim_is_fitted_once_for_all_methods_of_a_workspace(cartpole_task):
     before = weights.stat().st_mtime_ns
     method.fit(task)
     assert weights.stat().st_mtime_ns == before
-    with pytest.raises(ConfigurationError, match="was fitted under other settings"):
+    with pytest.raises(ConfigurationError, match="was made under other settings"):
         method.fit(replace(task, steps=5))

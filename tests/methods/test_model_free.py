@@ -17,9 +17,9 @@ from persim_lightning.envs import Environment
 from persim_lightning.envs.environment import Covariate
 from persim_lightning.envs.functional import FunctionalBatch, rollout, set_state
 from persim_lightning.errors import ConfigurationError, PersimError, SimulatorFileError, TableError
-from persim_lightning.methods.offline import model_free
+from persim_lightning.methods.offline import learners as model_free
 from persim_lightning.methods.offline.d3rlpy_training import TransitionTable
-from persim_lightning.methods.offline.model_free import BCQ, CQL
+from persim_lightning.methods.offline.learners import BCQ, CQL
 from persim_lightning.policies.learned import LearnedPolicy
 from persim_lightning.policies.networks import Layer, Net
 from persim_lightning.policies.rules import HighestLikelyValue, HighestValue

@@ -20,7 +20,7 @@ from persim_lightning.envs import Environment, get_environment
 from persim_lightning.envs.functional import FunctionalBatch, rollout
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
 from persim_lightning.methods.contract import Learner
-from persim_lightning.methods.morel.morel import MOReL
+from persim_lightning.methods.morel.learner import MOReL
 from persim_lightning.policies.behavior import load_policy
 
 QUICK = {"width": 16, "policy_steps": 400, "episodes": 10, "rollout": 20, "cloning_steps": 50}
@@ -201,7 +201,7 @@ def test_settings_that_contradict_themselves_are_refused(arguments, problem):
 def test_a_yaml_says_what_the_constructor_takes():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Learner, "learner")
-    values = {"class_path": "persim_lightning.methods.morel.morel.MOReL", "init_args": {"beta": 3, "starts": "first"}}
+    values = {"class_path": "persim_lightning.methods.morel.learner.MOReL", "init_args": {"beta": 3, "starts": "first"}}
     assert isinstance(parser.instantiate(parser.parse_object({"learner": values})).learner, MOReL)
 
 

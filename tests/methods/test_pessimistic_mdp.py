@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.methods.morel.dynamics_ensemble import DynamicsEnsemble, fit_dynamics_ensemble
-from persim_lightning.methods.morel.morel import _trust_region
+from persim_lightning.methods.morel.learner import _trust_region
 from persim_lightning.methods.morel.pessimistic_mdp import Pessimism, PessimisticMDP, pessimism_of
 from persim_lightning.models.scaling import Scales
 from tests.methods.test_morel import POINT_MASS, recorded

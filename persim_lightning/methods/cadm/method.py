@@ -23,10 +23,11 @@ from persim_lightning.methods.cadm.context_dynamics import ContextDynamics, Cont
 from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.methods.cadm.module import CaDMModule
 from persim_lightning.methods.contract import Fitted, Method, Task
-from persim_lightning.methods.training import train
+from persim_lightning.methods.training import ADVICE, train
 from persim_lightning.planning.planner import Score
 from persim_lightning.planning.returns import EnsembleReturns
 from persim_lightning.planning.shared_noise import SharedNoise
+from persim_lightning.store.work import Work
 from persim_lightning.support.files import atomic_write
 
 _WEIGHTS = "cadm.safetensors"
@@ -100,8 +101,10 @@ class CaDM(Method):
             return CaDMModule(self._build_model(task), **self._training)
 
         folder = task.workspace / self.label.lower().replace(" ", "-")
-        settings = {**self._model, **self._training, "batch_size": self._batch_size}
-        module = train(build, task.data(self._batch_size), task, folder, settings)
+        settings = {**task.identity(), **self._model, **self._training, "batch_size": self._batch_size}
+        # Trained weights are saved by the caller, so the folder itself is never finished.
+        Work(folder, settings, _WEIGHTS, ADVICE).open()
+        module = train(build, task.data(self._batch_size), task, folder)
         return FittedCaDM(module.model, self._past, self._particles)
 
     def load(self, folder: Path, task: Task) -> FittedCaDM:
