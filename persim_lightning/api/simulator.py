@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.covariate_map import CovariateMap
-from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.intervals import Calibration
-from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
 from persim_lightning.api.action_space import table_action_space
+from persim_lightning.api.adapting import adapt_population
 from persim_lightning.api.answers import Plan, Prediction
-from persim_lightning.data.recordings import Recordings
-from persim_lightning.data.tables.actions import decode_actions, encode_actions
-from persim_lightning.data.tables.canonical import clock_column, load_trajectories, trajectories_table
+from persim_lightning.api.inputs import State, action_array, check_positive, find_moment, state_array
+from persim_lightning.api.storage import load_calibration, load_recorded, load_saved_outcomes, save_parts
+from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.tables.columns import TableColumns
-from persim_lightning.data.tables.covariates import covariates_from_table
-from persim_lightning.data.tables.sources import as_table, write_table
-from persim_lightning.data.tables.times import row_times
-from persim_lightning.data.tables.user import read_like, user_trajectories
+from persim_lightning.data.tables.sources import as_table
+from persim_lightning.data.tables.user import user_trajectories
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.envs import Environment, get_environment
+from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.evaluation.intervals import calibrate, rollout_spread
-from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
+from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.planning.icem import ICEM
-from persim_lightning.planning.objective import Objective, Reward, Termination
+from persim_lightning.planning.objective import Objective, Reward, Termination, check_reward
 from persim_lightning.planning.planner import Planner, Problem
 from persim_lightning.planning.returns import EnsembleReturns
-from persim_lightning.support.files import read_json, write_json
+from persim_lightning.store.names import PROVENANCE, TRAJECTORIES
 from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.types import Schema
-
-_RECORDED, _OUTCOMES = "trajectories.parquet", "outcomes.safetensors"
-_ENVIRONMENT, CALIBRATION = "environment.json", "calibration.json"
-# Optimizer steps of a fit whose epochs are not given, and the batches that they take.
-_STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
-# Where two times are one, as a share of a step.
-_SAME_TIME = 1e-3
 
 
 class PersonalizedSimulator:
@@ -162,35 +148,17 @@ class PersonalizedSimulator:
             If the table does not fit.
         """
         # Imported late: Lightning takes seconds, and nothing else here needs it.
-        from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
-        from persim_lightning.data.datamodule import TrajectoryDataModule
-        from persim_lightning.training.persim import PerSimModule
+        from persim_lightning.api.fitting import fit_population
 
-        _check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
+        check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
         # A string is a list of letters, too: TableColumns refuses it.
         roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]
         columns = TableColumns(*(roles[0], roles[1], agent, time, episode, reward, terminated, roles[2], step, gaps))
         source, name = as_table(table)
         trajectories = user_trajectories(source, columns, name)
-        rows = len(trajectories.split_rows(0.0)[0])
-        batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))
-        data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=holdout)
-        data.check(world_size=1)
-        schema = trajectories.schema
-        with torch.random.fork_rng(devices=[]), quiet():
-            torch.manual_seed(seed)
-            module = PerSimModule(
-                *(data.num_agents, schema.state_dim, schema.action_dim, schema.num_actions),
-                rank=rank,
-                members=members,
-                hidden_width=hidden_width,
-                **model,
-            )
-            trainer = bare_trainer(
-                progress, accelerator="cpu", max_epochs=epochs or max(1, round(_STEPS / data.steps_per_epoch))
-            )
-            trainer.fit(module, datamodule=data)
-        return cls.completed(module.personalized(), trajectories, holdout, seed)
+        sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}
+        population = fit_population(trajectories, holdout, epochs, seed, progress, **sizes, **model)
+        return cls.completed(population, trajectories, holdout, seed)
 
     @classmethod
     def completed(
@@ -220,7 +188,7 @@ class PersonalizedSimulator:
     def rollout(
         self,
         agent: int | str,
-        state: Mapping[str, float] | Sequence[float] | np.ndarray,
+        state: State,
         actions: Any,
         level: float | None = None,
     ) -> Prediction:
@@ -242,8 +210,8 @@ class PersonalizedSimulator:
         PersimError
             If the agent, a column or a category is unknown, or an array has another shape.
         """
-        encoded = self._encode(actions)
-        return self._predict(agent, self._state(state), encoded, level)
+        encoded = action_array(actions, self.schema)
+        return self._predict(agent, state_array(state, self.schema), encoded, level)
 
     def counterfactual(
         self, agent: int | str, t: Any, actions: Any = None, episode: int = 0, level: float | None = None
@@ -267,9 +235,10 @@ class PersonalizedSimulator:
         PersimError
             If nothing is recorded of the agent at this time.
         """
-        row, last = self._row(agent, t, episode)
+        self.population.index([agent])
+        row, last = find_moment(self.trajectories, agent, t, episode)
         recorded = self.trajectories.state[row : last + 1].numpy()
-        encoded = self.trajectories.action[row:last].numpy() if actions is None else self._encode(actions)
+        encoded = self.trajectories.action[row:last].numpy() if actions is None else action_array(actions, self.schema)
         if not len(encoded):
             raise ConfigurationError(f"agent {agent}: nothing was done after time {t}, so say which actions to try")
         return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
@@ -300,7 +269,7 @@ class PersonalizedSimulator:
     def plan(
         self,
         agent: int | str,
-        state: Mapping[str, float] | Sequence[float] | np.ndarray,
+        state: State,
         objective: Reward | None = None,
         horizon: int = 20,
         planner: Planner | None = None,
@@ -329,12 +298,12 @@ class PersonalizedSimulator:
         ConfigurationError
             If no objective is given, and the table had no rewards.
         """
-        _check_positive(horizon=horizon)
+        check_positive(horizon=horizon)
         goal = self.objective(objective)
         simulator = self.population.personalize(agent)
         space, realize = table_action_space(self.trajectories)
-        start = torch.as_tensor(self._state(state), dtype=torch.float32)[None]
-        _try_objective(goal.reward, start, self.trajectories.action[:1])
+        start = torch.as_tensor(state_array(state, self.schema), dtype=torch.float32)[None]
+        check_reward(goal.reward, "the objective", start[0], self.trajectories.action[0])
         score = EnsembleReturns(simulator, goal, start, torch.zeros(1, dtype=torch.int64), pessimism)
         with torch.inference_mode():
             problem = Problem(lambda plans: score(realize(plans)), space, 1, horizon)
@@ -372,41 +341,15 @@ class PersonalizedSimulator:
         PersimError
             If a table does not fit, or an agent is in the population already.
         """
-        if rows is None and covariates is None:
-            raise ConfigurationError("adapt needs rows, covariates, or both")
-        if len(self.agents) < 2:
-            raise ConfigurationError("adapt needs a population: one fitted agent says nothing of how agents differ")
-        seen = None if rows is None else read_like(self.schema, rows, "rows")
-        prior, ids = self._prior(seen, covariates, known_covariates)
-        self._check_ids(ids)
-        simulator = self.population.simulator
-        posterior = FactorPosterior(simulator, prior, len(ids))
-        if seen is not None:
-            row_of = {label: row for row, label in enumerate(ids)}
-            place = torch.tensor([row_of[label] for label in seen.agent_ids])
-            rows = seen.free_rows(seen.split_rows(0.0)[0], simulator.walls.contacts)
-            batch = seen.transitions(rows, seen.row_agent())
-            posterior.update(batch._replace(agent=place[batch.agent]))
-        population = extend_population(self.population, ids, posterior.mean)
+        population, seen = adapt_population(self.population, rows, covariates, known_covariates)
         recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
         return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write the simulators, the recorded trajectories and what was learned of rewards, without pickle."""
         folder = Path(folder)
-        written = [*self.population.save(folder), folder / _RECORDED]
-        write_table(trajectories_table(self.trajectories), folder / _RECORDED)
-        # What an earlier simulator left here would be taken for this one's.
-        for name in (_OUTCOMES, _ENVIRONMENT, CALIBRATION):
-            (folder / name).unlink(missing_ok=True)
-        if isinstance(self.outcomes, OutcomeModel):
-            written.append(save_outcomes(self.outcomes, folder / _OUTCOMES))
-        elif self.outcomes is not None:
-            written.append(folder / _ENVIRONMENT)
-            write_json({"environment": self.outcomes.name}, written[-1])
-        if self.calibration is not None:
-            written.append(self.calibration.save(folder / CALIBRATION))
-        return written
+        parts = self.trajectories, self.outcomes, self.calibration
+        return [*self.population.save(folder), *save_parts(folder, *parts)]
 
     @classmethod
     def load(cls, folder: str | Path) -> PersonalizedSimulator:
@@ -418,15 +361,14 @@ class PersonalizedSimulator:
             If a file is missing or damaged.
         """
         folder = Path(folder)
-        calibration = Calibration.load(folder / CALIBRATION) if (folder / CALIBRATION).is_file() else None
-        if not (folder / _RECORDED).is_file() and (folder / "provenance.json").is_file():
-            # A run of an environment leaves its table where it lies.
+        calibration = load_calibration(folder)
+        if not (folder / TRAJECTORIES).is_file() and (folder / PROVENANCE).is_file():
+            # A run of an environment leaves its table where it was collected.
             run = FittedRun.load(folder)
             return cls(run.personalized, run.trajectories(), run.environment, calibration)
         population = FittedPopulation.load(folder)
         schema = population.schema
-        trajectories = load_trajectories(folder / _RECORDED, schema, clock_column(schema))
-        return cls(population, trajectories, _load_outcomes(folder, schema), calibration)
+        return cls(population, load_recorded(folder, schema), load_saved_outcomes(folder, schema), calibration)
 
     def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
         members = self.population.rollout(agent, state, actions)
@@ -443,133 +385,6 @@ class PersonalizedSimulator:
         width = self.calibration.half_width(spread, level)[0]
         start = np.zeros((1, width.shape[1]), dtype=np.float32)
         return replace(prediction, half_width=np.concatenate((start, width.float().numpy())))
-
-    def _encode(self, actions: Any) -> np.ndarray:
-        if hasattr(actions, "__arrow_c_stream__"):
-            actions = as_table(actions, "actions")[0].to_pydict()
-        if isinstance(actions, Mapping):
-            return encode_actions(dict(actions), self.schema)
-        try:
-            encoded = np.asarray(actions, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError("actions: give values by column, or an array of numbers") from error
-        if not np.isfinite(encoded).all():
-            raise ConfigurationError("actions: every value must be a finite number")
-        return encoded
-
-    def _state(self, state: Mapping[str, float] | Sequence[float] | np.ndarray) -> np.ndarray:
-        if isinstance(state, Mapping):
-            missing = [name for name in self.schema.state if name not in state]
-            if missing:
-                raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(self.schema.state)}")
-            state = [state[name] for name in self.schema.state]
-        try:
-            values = np.asarray(state, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError("state: every value must be a finite number") from error
-        if values.shape != (self.schema.state_dim,):
-            wanted = ", ".join(self.schema.state)
-            raise ConfigurationError(
-                f"state has shape {values.shape}, but must have ({self.schema.state_dim},): {wanted}"
-            )
-        if not np.isfinite(values).all():
-            raise ConfigurationError("state: every value must be a finite number")
-        return values
-
-    def _row(self, agent: int | str, t: Any, episode: int) -> tuple[int, int]:
-        """The recorded row of a moment, and the last row of its trajectory."""
-        self.population.index([agent])
-        recorded = self.trajectories
-        if agent not in recorded.agent_ids:
-            raise ConfigurationError(f"agent {agent}: nothing is recorded of it, covariates alone have told of it")
-        index = recorded.agent_ids.index(agent)
-        times = recorded.row_time()
-        try:
-            asked = pa.chunked_array([pa.array([t.astype("datetime64[us]") if isinstance(t, np.datetime64) else t])])
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise ConfigurationError(f"t: {t!r} is no time") from error
-        moment = float(row_times(asked, "t", "counterfactual")[0])
-        mine = recorded.row_agent() == index
-        apart = times[mine].sort().values.diff()
-        nearness = _SAME_TIME * (self.schema.step or float(apart[apart > 0].min()))
-        own = mine & ((times - moment).abs() <= nearness)
-        rows = own.nonzero()[:, 0].tolist()
-        if not 0 <= episode < len(rows):
-            times = times[mine]
-            raise ConfigurationError(
-                f"agent {agent}: {len(rows)} recorded moment(s) at time {t}, so there is no number {episode}; its "
-                f"times run from {float(times.min()):g} to {float(times.max()):g}"
-            )
-        row = rows[episode]
-        trajectory = int(torch.searchsorted(recorded.offsets, row, right=True)) - 1
-        return row, int(recorded.offsets[trajectory + 1]) - 1
-
-    def _prior(
-        self, seen: Trajectories | None, covariates: Any, known_covariates: Any
-    ) -> tuple[FactorPrior, tuple[int | str, ...]]:
-        """What is believed of the new agents before their rows are read, and their ids."""
-        factors = self.population.simulator.agent_encoder.table().detach()
-        if covariates is None:
-            assert seen is not None
-            return population_prior(self.population.simulator), seen.agent_ids
-        if known_covariates is None:
-            raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
-        table, source = as_table(covariates, "covariates")
-        ids = tuple(table[self.schema.agent].to_pylist()) if self.schema.agent in table.column_names else ()
-        names, values = covariates_from_table(table, ids, source, self.schema.agent)
-        told = set(ids)
-        absent = [] if seen is None else [label for label in seen.agent_ids if label not in told]
-        if absent:
-            raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, of which there are rows")
-        known, known_source = as_table(known_covariates, "known_covariates")
-        present = set(known[self.schema.agent].to_pylist()) if self.schema.agent in known.column_names else set()
-        fitted = [label for label in self.agents if label in present]
-        known_names, known_values = covariates_from_table(known, fitted, known_source, self.schema.agent)
-        if set(names) != set(known_names):
-            raise ConfigurationError(
-                f"covariates are {', '.join(names)}, but known_covariates {', '.join(known_names)}"
-            )
-        order = [names.index(name) for name in known_names]
-        own = factors[:, self.population.index(fitted)] if fitted else factors[:, :0]
-        return CovariateMap(known_values, own)(values[:, order]), ids
-
-    def _check_ids(self, ids: Sequence[int | str]) -> None:
-        """Refuse ids that are of another kind than the fitted agents', or stand twice."""
-        kind = type(self.agents[0])
-        odd = [label for label in ids if type(label) is not kind]
-        if odd:
-            raise ConfigurationError(f"agent {odd[0]!r}: the fitted agents' ids are of type {kind.__name__}")
-        doubled = [label for label, count in Counter(ids).items() if count > 1]
-        if doubled:
-            raise ConfigurationError(f"agent {doubled[0]!r} stands twice")
-
-
-def _load_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environment | None:
-    """What :meth:`PersonalizedSimulator.save` wrote of rewards and ends."""
-    known, learned = folder / _ENVIRONMENT, folder / _OUTCOMES
-    if known.is_file():
-        values = read_json(known)
-        if not isinstance(values, dict) or "environment" not in values:
-            raise ConfigurationError(f"{known} is damaged: it names no environment")
-        return get_environment(values["environment"])
-    return load_outcomes(learned, schema) if learned.is_file() else None
-
-
-def _check_positive(**values: int) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError(f"{name} {value!r} must be a positive integer")
-
-
-def _try_objective(reward: Reward, states: Tensor, actions: Tensor) -> None:
-    """Call a user's objective once, so that what is wrong with it is said."""
-    try:
-        given = reward(states, actions, states)
-    except Exception as error:  # it may raise anything
-        raise ConfigurationError(f"the objective failed on a step: {type(error).__name__}: {error}") from error
-    if not isinstance(given, Tensor) or given.shape != states.shape[:-1]:
-        shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-        raise ConfigurationError(f"the objective must give a tensor with one value a step, (1,) here, not {shape}")
 
 
 def _never(states: Tensor) -> Tensor:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from persim_lightning.errors import ConfigurationError
 
 # (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...)
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -129,3 +131,35 @@ def pessimistic_mean(values: Tensor, pessimism: float) -> Tensor:
     """Combine the members' values (M, ...) to mean - κ·std, shape (...)."""
     mean = values.mean(0)
     return mean - pessimism * values.std(0, correction=0) if pessimism else mean
+
+
+def check_reward(reward: Callable[..., Any], name: str, state: Tensor, action: Tensor) -> None:
+    """Call a user's reward on a small batch, so that a mistake shows before anything is planned.
+
+    Parameters
+    ----------
+    reward : callable
+    name : str
+        Names it in errors.
+    state : Tensor, shape (D,)
+        An example.
+    action : Tensor, shape () or (A,)
+        An example.
+
+    Raises
+    ------
+    ConfigurationError
+        If it fails, or does not give a float for every step.
+    """
+    batch = (2, 3)
+    states, actions = state.expand(*batch, *state.shape).clone(), action.expand(*batch, *action.shape).clone()
+    try:
+        values = reward(states, actions, states)
+    except Exception as error:  # it may raise anything
+        raise ConfigurationError(f"{name} failed on a batch: {type(error).__name__}: {error}") from error
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != batch or not values.is_floating_point():
+        raise ConfigurationError(
+            f"{name} must return a tensor of floats with one value for every step: for states "
+            f"{tuple(states.shape)} it returned {shape}, not {batch}"
+        )

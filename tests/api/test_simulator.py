@@ -269,8 +269,8 @@ def test_what_is_wrong_with_a_question_is_said(simulator):
         (lambda: simulator.rollout("p1", {"level": "high", "constant": 7.0}, good), "must be a finite number"),
         (lambda: simulator.plan("p1", [1.0], horizon=3), r"state has shape \(1,\)"),
         (lambda: simulator.plan("p1", [1.0, 7.0], horizon=0), "horizon 0 must be a positive integer"),
-        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a, n: 1.0), "must give a tensor with one value"),
-        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a: 1.0), "the objective failed on a step"),
+        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a, n: 1.0), "must return a tensor of floats"),
+        (lambda: simulator.plan("p1", [1.0, 7.0], objective=lambda s, a: 1.0), "the objective failed on a batch"),
         (
             lambda: simulator.plan("p1", [1, 7], objective=lambda s, a, n: n[..., 0] * np.nan),
             "no plan has a finite value",

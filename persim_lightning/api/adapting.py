@@ -1,0 +1,100 @@
+"""Adds agents to a fitted population in closed form, from rows, covariates, or both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.extend import extend_population
+from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
+from persim_lightning.data.tables.covariates import covariates_from_table
+from persim_lightning.data.tables.sources import as_table
+from persim_lightning.data.tables.user import read_like
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.population import FittedPopulation
+
+
+def adapt_population(
+    population: FittedPopulation, rows: Any, covariates: Any, known_covariates: Any
+) -> tuple[FittedPopulation, Trajectories | None]:
+    """A population with further agents, whose factors are posterior means.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    rows, covariates, known_covariates : table, optional
+        As for :meth:`~persim_lightning.api.simulator.PersonalizedSimulator.adapt`.
+
+    Returns
+    -------
+    population : FittedPopulation
+        Of all agents, the new ones included.
+    seen : Trajectories or None
+        Rows of the new agents.
+
+    Raises
+    ------
+    PersimError
+        If a table does not fit, or an agent is in the population already.
+    """
+    if rows is None and covariates is None:
+        raise ConfigurationError("adapt needs rows, covariates, or both")
+    if len(population.agent_ids) < 2:
+        raise ConfigurationError("adapt needs a population: one fitted agent says nothing of how agents differ")
+    seen = None if rows is None else read_like(population.schema, rows, "rows")
+    if covariates is None:
+        assert seen is not None
+        prior, ids = population_prior(population.simulator), seen.agent_ids
+    else:
+        prior, ids = _covariate_prior(population, seen, covariates, known_covariates)
+    _check_ids(ids, population.agent_ids)
+    posterior = FactorPosterior(population.simulator, prior, len(ids))
+    if seen is not None:
+        index = {label: row for row, label in enumerate(ids)}
+        position = torch.tensor([index[label] for label in seen.agent_ids])
+        free = seen.free_rows(seen.split_rows(0.0)[0], population.simulator.walls.contacts)
+        batch = seen.transitions(free, seen.row_agent())
+        posterior.update(batch._replace(agent=position[batch.agent]))
+    return extend_population(population, ids, posterior.mean), seen
+
+
+def _covariate_prior(
+    population: FittedPopulation, seen: Trajectories | None, covariates: Any, known_covariates: Any
+) -> tuple[FactorPrior, tuple[int | str, ...]]:
+    """The prior of new agents given their covariates, and their ids."""
+    if known_covariates is None:
+        raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
+    column = population.schema.agent
+    table, source = as_table(covariates, "covariates")
+    ids = tuple(table[column].to_pylist()) if column in table.column_names else ()
+    names, values = covariates_from_table(table, ids, source, column)
+    with_covariates = set(ids)
+    absent = [] if seen is None else [label for label in seen.agent_ids if label not in with_covariates]
+    if absent:
+        raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, which has rows")
+    known, known_source = as_table(known_covariates, "known_covariates")
+    present = set(known[column].to_pylist()) if column in known.column_names else set()
+    fitted = [label for label in population.agent_ids if label in present]
+    known_names, known_values = covariates_from_table(known, fitted, known_source, column)
+    if set(names) != set(known_names):
+        raise ConfigurationError(f"covariates are {', '.join(names)}, but known_covariates {', '.join(known_names)}")
+    order = [names.index(name) for name in known_names]
+    factors = population.simulator.agent_encoder.table().detach()
+    factors = factors[:, population.index(fitted)] if fitted else factors[:, :0]
+    return CovariateMap(known_values, factors)(values[:, order]), ids
+
+
+def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:
+    """Refuse ids of another type than the fitted agents', and duplicates."""
+    kind = type(fitted[0])
+    odd = [label for label in ids if type(label) is not kind]
+    if odd:
+        raise ConfigurationError(f"agent {odd[0]!r}: the fitted agents' ids are of type {kind.__name__}")
+    twice = [label for label, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ConfigurationError(f"agent {twice[0]!r} is listed twice")

@@ -1,0 +1,55 @@
+"""Fits a population to a table in memory; imports Lightning, so it is imported only when something is fitted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
+from persim_lightning.data.datamodule import TrajectoryDataModule
+from persim_lightning.data.recordings import Recordings
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.models.population import FittedPopulation
+from persim_lightning.training.persim import PerSimModule
+
+# Optimizer steps of a fit whose epochs are not given, and the range of batch sizes.
+_STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
+
+
+def fit_population(
+    trajectories: Trajectories, holdout: float, epochs: int | None, seed: int, progress: bool, **model: Any
+) -> FittedPopulation:
+    """Fit simulators of all agents, in one process on the CPU.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    holdout : float
+        Share of every trajectory, at its tail, that is not trained on.
+    epochs : int, optional
+        As many as make 4,000 optimizer steps where not given.
+    seed : int
+        The caller's generator is left as it was.
+    progress : bool
+    **model
+        Options of :class:`~persim_lightning.training.persim.PerSimModule`.
+
+    Raises
+    ------
+    PersimError
+        If no transition is left to train on, or training diverges.
+    """
+    rows = len(trajectories.split_rows(0.0)[0])
+    batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))
+    data = TrajectoryDataModule(Recordings(trajectories), batch_size=batch, val_fraction=holdout)
+    data.check(world_size=1)
+    schema = trajectories.schema
+    sizes = data.num_agents, schema.state_dim, schema.action_dim, schema.num_actions
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        module = PerSimModule(*sizes, **model)
+        max_epochs = epochs or max(1, round(_STEPS / data.steps_per_epoch))
+        bare_trainer(progress, accelerator="cpu", max_epochs=max_epochs).fit(module, datamodule=data)
+    return module.personalized()

@@ -1,0 +1,126 @@
+"""Questions as users write them, as arrays: states, actions, and recorded moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from persim_lightning.data.tables.actions import encode_actions
+from persim_lightning.data.tables.sources import as_table
+from persim_lightning.data.tables.times import row_times
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.types import Schema
+
+# A state by column, or as an array of shape (D,).
+State = Mapping[str, float] | Sequence[float] | np.ndarray
+# Times that differ by less than this share of a step are the same.
+_SAME_TIME = 1e-3
+
+
+def check_positive(**values: int) -> None:
+    """Refuse values that are no positive integers.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigurationError(f"{name} {value!r} must be a positive integer")
+
+
+def state_array(state: State, schema: Schema) -> np.ndarray:
+    """A state as float32 of shape (D,).
+
+    Raises
+    ------
+    ConfigurationError
+        If a column is missing, a value is not finite, or the shape is another one.
+    """
+    if isinstance(state, Mapping):
+        missing = [name for name in schema.state if name not in state]
+        if missing:
+            raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(schema.state)}")
+        state = [state[name] for name in schema.state]
+    try:
+        values = np.asarray(state, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError("state: every value must be a finite number") from error
+    if values.shape != (schema.state_dim,):
+        expected = ", ".join(schema.state)
+        raise ConfigurationError(f"state has shape {values.shape}, but must have ({schema.state_dim},): {expected}")
+    if not np.isfinite(values).all():
+        raise ConfigurationError("state: every value must be a finite number")
+    return values
+
+
+def action_array(actions: Any, schema: Schema) -> np.ndarray:
+    """Actions as the simulator takes them, shape (H,) or (H, A).
+
+    Parameters
+    ----------
+    actions : mapping of column to H values, data frame, or array
+        An array is taken as already encoded.
+    schema : Schema
+
+    Raises
+    ------
+    PersimError
+        If a column is missing, a category is unknown, or a value is not a finite number.
+    """
+    if hasattr(actions, "__arrow_c_stream__"):
+        actions = as_table(actions, "actions")[0].to_pydict()
+    if isinstance(actions, Mapping):
+        return encode_actions(dict(actions), schema)
+    try:
+        encoded = np.asarray(actions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError("actions: give values by column, or an array of numbers") from error
+    if not np.isfinite(encoded).all():
+        raise ConfigurationError("actions: every value must be a finite number")
+    return encoded
+
+
+def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) -> tuple[int, int]:
+    """The recorded row of a moment, and the last row of its trajectory.
+
+    Parameters
+    ----------
+    recorded : Trajectories
+    agent : int or str
+    t : number, date or datetime
+        A time of the table.
+    episode : int
+        Which of the agent's trajectories that have such a row, in the table's order.
+
+    Raises
+    ------
+    ConfigurationError
+        If nothing is recorded of the agent at this time.
+    """
+    if agent not in recorded.agent_ids:
+        raise ConfigurationError(f"agent {agent}: it has no recorded rows, only covariates")
+    times = recorded.row_time()
+    try:
+        cell = pa.chunked_array([pa.array([t.astype("datetime64[us]") if isinstance(t, np.datetime64) else t])])
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise ConfigurationError(f"t: {t!r} is no time") from error
+    moment = float(row_times(cell, "t", "counterfactual")[0])
+    of_agent = recorded.row_agent() == recorded.agent_ids.index(agent)
+    distances = times[of_agent].sort().values.diff()
+    tolerance = _SAME_TIME * (recorded.schema.step or float(distances[distances > 0].min()))
+    rows = (of_agent & ((times - moment).abs() <= tolerance)).nonzero()[:, 0].tolist()
+    if not 0 <= episode < len(rows):
+        times = times[of_agent]
+        raise ConfigurationError(
+            f"agent {agent}: {len(rows)} recorded moment(s) at time {t}, so there is no number {episode}; its "
+            f"times run from {float(times.min()):g} to {float(times.max()):g}"
+        )
+    row = rows[episode]
+    trajectory = int(torch.searchsorted(recorded.offsets, row, right=True)) - 1
+    return row, int(recorded.offsets[trajectory + 1]) - 1

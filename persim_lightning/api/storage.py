@@ -1,0 +1,71 @@
+"""Files of a personalized simulator, beside those of its population."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from persim_lightning.adaptation.intervals import Calibration
+from persim_lightning.data.tables.canonical import clock_column, load_trajectories, trajectories_table
+from persim_lightning.data.tables.sources import write_table
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.envs import Environment, get_environment
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
+from persim_lightning.store.names import CALIBRATION, ENVIRONMENT, OUTCOMES, TRAJECTORIES
+from persim_lightning.support.files import read_json, write_json
+from persim_lightning.types import Schema
+
+
+def save_parts(
+    folder: Path,
+    trajectories: Trajectories,
+    outcomes: OutcomeModel | Environment | None,
+    calibration: Calibration | None,
+) -> list[Path]:
+    """Write recorded trajectories, outcomes and calibration; remove what an earlier simulator left in the folder."""
+    written = [folder / TRAJECTORIES]
+    write_table(trajectories_table(trajectories), folder / TRAJECTORIES)
+    for name in (OUTCOMES, ENVIRONMENT, CALIBRATION):
+        (folder / name).unlink(missing_ok=True)
+    if isinstance(outcomes, OutcomeModel):
+        written.append(save_outcomes(outcomes, folder / OUTCOMES))
+    elif outcomes is not None:
+        written.append(folder / ENVIRONMENT)
+        write_json({"environment": outcomes.name}, written[-1])
+    if calibration is not None:
+        written.append(calibration.save(folder / CALIBRATION))
+    return written
+
+
+def load_recorded(folder: Path, schema: Schema) -> Trajectories:
+    """The recorded trajectories.
+
+    Raises
+    ------
+    TableError
+        If the table is missing or damaged.
+    """
+    return load_trajectories(folder / TRAJECTORIES, schema, clock_column(schema))
+
+
+def load_saved_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environment | None:
+    """Rewards and ends: learned from the table, or those of an environment; None where neither is known.
+
+    Raises
+    ------
+    PersimError
+        If a file is damaged.
+    """
+    known, learned = folder / ENVIRONMENT, folder / OUTCOMES
+    if known.is_file():
+        values = read_json(known)
+        if not isinstance(values, dict) or "environment" not in values:
+            raise ConfigurationError(f"{known} is damaged: it names no environment")
+        return get_environment(values["environment"])
+    return load_outcomes(learned, schema) if learned.is_file() else None
+
+
+def load_calibration(folder: Path) -> Calibration | None:
+    """The calibration of intervals, where there is one."""
+    path = folder / CALIBRATION
+    return Calibration.load(path) if path.is_file() else None
