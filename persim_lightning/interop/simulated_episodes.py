@@ -95,7 +95,7 @@ class SimulatedEpisodes:
         first = recorded.offsets[:-1]
         rows = {
             "first": lambda: first[recorded.agent == index],
-            "any": lambda: recorded.of_agents(torch.tensor([index])),
+            "any": lambda: recorded.rows_of_agents(torch.tensor([index])),
             "population": lambda: first,
         }
         self._starts = recorded.state[rows[start]()]

@@ -172,9 +172,9 @@ def _card(trajectories: Trajectories) -> Section:
     tables: list[Table] = [(("state", *keys), states)]
     schema = trajectories.schema
     if schema.num_actions is not None:
-        names = schema.actions_as_given[0].categories or range(schema.num_actions)
+        names = schema.user_actions[0].categories or range(schema.num_actions)
         rows = [[str(name), f"{record['share']:.1%}"] for name, record in zip(names, card["actions"], strict=True)]
-        tables.append(((schema.actions_as_given[0].name, "share"), rows))
+        tables.append(((schema.user_actions[0].name, "share"), rows))
     else:
         rows = [[record["name"], f"{record['mean']:.4g}", f"{record['std']:.4g}"] for record in card["actions"]]
         tables.append((("action", "mean", "std"), rows))

@@ -49,7 +49,7 @@ def report_page(folder: Path, simulator: PersonalizedSimulator, agents: tuple[in
         title=html.escape(folder.resolve().name),
         subtitle=html.escape(
             f"{len(simulator.agents)} agents; states {', '.join(schema.state)}; actions "
-            f"{', '.join(column.name for column in schema.actions_as_given)}"
+            f"{', '.join(column.name for column in schema.user_actions)}"
         ),
         style=_asset("page.css"),
         plotly=get_plotlyjs(),

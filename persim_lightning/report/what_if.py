@@ -43,7 +43,7 @@ def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...]
                 "name": column.name,
                 "categories": None if column.categories is None else list(map(str, column.categories)),
             }
-            for column in schema.actions_as_given
+            for column in schema.user_actions
         ],
         "discrete": schema.num_actions is not None,
         "maxSteps": MAX_STEPS,

@@ -26,12 +26,12 @@ def decode_actions(actions: np.ndarray, schema: Schema) -> dict[str, list[object
     schema : Schema
     """
     if schema.num_actions is not None:
-        [(name, categories)] = schema.actions_as_given
+        [(name, categories)] = schema.user_actions
         assert categories is not None
         return {name: [categories[int(code)] for code in actions]}
     decoded: dict[str, list[object]] = {}
     start = 0
-    for name, categories in schema.actions_as_given:
+    for name, categories in schema.user_actions:
         width = 1 if categories is None else len(categories)
         own = actions[:, start : start + width]
         start += width
@@ -65,7 +65,7 @@ def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: 
     TableError
         If a column is missing, a category is unknown, or an amount is not a finite number.
     """
-    names = [column.name for column in schema.actions_as_given]
+    names = [column.name for column in schema.user_actions]
     missing = [name for name in names if name not in values]
     if missing:
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}")
@@ -73,7 +73,7 @@ def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: 
         table = plain_types(pa.table({name: pa.array(values[name]) for name in names}))
     except (pa.ArrowException, ValueError) as error:
         raise TableError(f"{source}: not a table of actions ({str(error).splitlines()[0]})") from error
-    encoded = encode_columns(table, schema.actions_as_given, source, np.zeros(table.num_rows, dtype=bool))
+    encoded = encode_columns(table, schema.user_actions, source, np.zeros(table.num_rows, dtype=bool))
     arrays = [column.to_numpy(zero_copy_only=False) for column in encoded.values()]
     for name, array in zip(encoded, arrays, strict=True):
         fail_at(source, name, ~np.isfinite(array.astype(float)), "empty, NaN or infinite")

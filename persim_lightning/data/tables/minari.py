@@ -249,7 +249,7 @@ def _roles(dataset: MinariDataset, source: str) -> tuple[Schema, list[_Column]]:
     own = dataset.storage.metadata.get(_OWN)
     if own is not None:
         schema = Schema.from_dict(own["schema"])
-        return schema, [_Column(name, categories is not None) for name, categories in schema.actions_as_given]
+        return schema, [_Column(name, categories is not None) for name, categories in schema.user_actions]
     states = tuple(column.name for column in _columns("observation", dataset.spec.observation_space, source))
     actions = _columns("action", dataset.spec.action_space, source)
     return Schema(states, tuple(column.name for column in actions), None), actions
