@@ -152,7 +152,7 @@ class SimulatedEpisodes:
             assert isinstance(space, gymnasium.spaces.Discrete)
             codes = actions.astype(np.int64)
             if bool(((codes != actions) | (codes < 0) | (codes >= space.n)).any()):
-                raise ConfigurationError(f"unknown action: the known ones are 0 … {space.n - 1}")
+                raise ConfigurationError(f"unknown action, expected 0 … {space.n - 1}")
             return torch.from_numpy(codes)
         clipped = np.clip(actions.astype(np.float32), space.low, space.high)
         return one_category_each(torch.from_numpy(clipped), self._schema)

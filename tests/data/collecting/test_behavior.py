@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from persim_lightning.data import behavior
+from persim_lightning.data.collecting import behavior
 from persim_lightning.data.collecting.behavior import (
     AssignedPolicy,
     EpsilonPolicy,
