@@ -8,10 +8,10 @@ from pathlib import Path
 from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.data.tables.minari import check_minari, write_minari
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.fitted_run import choose_agents
 from persim_lightning.interop.onnx_export import export_onnx
 from persim_lightning.interop.synthetic import simulated_trajectories
 from persim_lightning.support.files import check_writable
+from persim_lightning.support.parsing import choose_agents
 
 
 def export_command(args: list[str] | None = None) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.fitted_run import choose_agents
 from persim_lightning.support.files import atomic_write, check_writable
+from persim_lightning.support.parsing import choose_agents
 
 
 def report_command(args: list[str] | None = None) -> None:

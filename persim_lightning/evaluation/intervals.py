@@ -41,7 +41,7 @@ def believed_factors(population: FittedPopulation, recorded: Trajectories, agent
     # Agents that covariates alone tell of have no rows here.
     known = {label: row for row, label in enumerate(recorded.agent_ids)}
     here = [known.get(population.agent_ids[agent], -1) for agent in agents.tolist()]
-    rows = recorded.of_agents(torch.tensor(here))
+    rows = recorded.rows_of_agents(torch.tensor(here))
     row_agent = recorded.row_agent()
     order = torch.full((recorded.num_agents + 1,), -1)
     order[torch.tensor(here)] = torch.arange(len(here))

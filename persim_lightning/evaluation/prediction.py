@@ -23,12 +23,12 @@ MIN_STEPS = 4
 
 
 class OpenLoopSimulator(Protocol):
-    """Whatever rolls out a population: PerSim's networks, or a baseline.
+    """A simulator of a population that predicts rollouts: PerSim's networks, or a baseline.
 
     Attributes
     ----------
     delta_rms : Tensor, shape (D,)
-        Root mean square of the training set's Δs, on the device that rolls out.
+        Root mean square of the training set's Δs, on the device of the rollouts.
     """
 
     delta_rms: Tensor
@@ -64,9 +64,15 @@ class EpisodeWindows:
 
     @classmethod
     def cut(cls, trajectories: Trajectories, start: int | Tensor = START, horizon: int = HORIZON) -> EpisodeWindows:
-        """Cut windows out of trajectories, from one step or from a step for each, (E,).
+        """Cut one window out of each trajectory.
 
-        Trajectories too short for a single step keep 0 steps.
+        Parameters
+        ----------
+        trajectories : Trajectories
+        start : int or Tensor, shape (E,)
+            First step of the windows.
+        horizon : int
+            Largest number of steps; trajectories that end before `start` give windows of 0 steps.
         """
         steps = (trajectories.lengths - 1 - start).clamp(0, horizon)
         first = torch.minimum(trajectories.offsets[:-1] + start, trajectories.offsets[1:] - 1)
@@ -84,7 +90,7 @@ class EpisodeWindows:
         )
 
     def first_of_each(self, count: int, limit: int) -> EpisodeWindows:
-        """The first `count` windows of every agent that have a step, agent by agent, at most `limit` in all."""
+        """Select the first `count` windows of every agent with at least one step, agent by agent, at most `limit`."""
         rows = (self.steps > 0).nonzero()[:, 0]
         rows = rows[self.agent[rows].argsort(stable=True)]
         _, sizes = self.agent[rows].unique_consecutive(return_counts=True)
@@ -92,7 +98,7 @@ class EpisodeWindows:
         return self.select(rows[number < count][:limit])
 
     def trimmed(self) -> EpisodeWindows:
-        """No longer than the longest window."""
+        """Remove the steps that no window has."""
         horizon = int(self.steps.max())
         return EpisodeWindows(self.agent, self.start, self.action[:, :horizon], self.target[:, :horizon], self.steps)
 
@@ -109,12 +115,12 @@ class PredictionScores(NamedTuple):
     Attributes
     ----------
     rmse : Tensor
-        Mean over episodes of the root mean square error over steps and coordinates, in raw units.
+        Mean over episodes of the root mean square error over steps and coordinates, in the units of the states.
     r2 : Tensor
-        Median over episodes of the variance-weighted R². NaN only where an agent has no scored episode.
+        Median over episodes of the variance-weighted R². NaN only if an agent has no scored episode.
     scored, short, diverged : Tensor, int64
-        Episodes scored; skipped because fewer than 4 steps could be compared; scored with a prediction that was not
-        finite (these count as RMSE inf and R² -inf).
+        Numbers of episodes: scored; skipped, because fewer than 4 steps can be compared; scored with a prediction that
+        is not finite (RMSE inf, R² -inf).
     """
 
     rmse: Tensor
@@ -124,7 +130,7 @@ class PredictionScores(NamedTuple):
     diverged: Tensor
 
     def to_records(self, agent_ids: tuple[int | str, ...]) -> list[dict[str, Any]]:
-        """One dict per agent, ready for JSON."""
+        """Convert to one dict per agent, ready for JSON."""
         columns = {name: value.tolist() for name, value in self._asdict().items()}
         return [
             {"agent": label, **{name: values[row] for name, values in columns.items()}}
@@ -133,15 +139,15 @@ class PredictionScores(NamedTuple):
 
 
 class PredictionMetric(Metric):
-    """Accumulates episode scores; every episode has a slot of its own, so ranks may each score some of them.
+    """Accumulates the scores of episodes; each rank may score a different share of them.
 
-    States are sums over slots that only one rank fills. That stays correct when a rank has no episode at all, where
-    concatenated lists would deadlock, and shows when an episode was counted twice.
+    Every episode has its own slot, which only one rank fills, and ranks are combined by summing slots. So a rank may
+    have no episode (concatenating lists would deadlock), and counting an episode twice is detected.
 
     Parameters
     ----------
     agent : Tensor, shape (E,), int64
-        Agent of every episode, on all ranks alike.
+        Agent of every episode, the same on all ranks.
     num_agents : int
     """
 
@@ -164,7 +170,7 @@ class PredictionMetric(Metric):
         Parameters
         ----------
         episode : Tensor, shape (B,), int64
-            Slots.
+            Index of each episode, which is its slot.
         predicted, target : Tensor, shape (B, H, D)
         steps : Tensor, shape (B,)
             Number of leading steps to compare.
@@ -175,7 +181,7 @@ class PredictionMetric(Metric):
         count = steps.clamp(min=1)[:, None]
         mean = torch.where(valid, target, 0.0).sum(1) / count
         spread = torch.where(valid, target - mean[:, None], 0.0).square().sum(1)
-        # A coordinate that never moves has weight zero in a variance-weighted mean.
+        # A constant coordinate has weight zero in the variance-weighted mean.
         residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
         total = spread.sum(-1)
         perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
@@ -192,7 +198,7 @@ class PredictionMetric(Metric):
         self.diverged[episode] += diverged.double()
 
     def compute(self) -> PredictionScores:
-        """Scores per agent.
+        """Return the scores per agent.
 
         Raises
         ------
@@ -215,18 +221,18 @@ class PredictionMetric(Metric):
 
 
 def _median(values: Tensor) -> Tensor:
-    """The usual median, the mean of the middle two for even counts; NaN for no values."""
+    """Return the median: the mean of the two middle values for an even count, NaN for no values."""
     if not len(values):
         return values.new_tensor(torch.nan)
     ordered = values.sort().values
     low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
-    # The midpoint of -inf and -inf must not become NaN through a subtraction.
+    # Compare first, so that equal infinities give this infinity.
     return low if low == high else (low + high) / 2
 
 
 @torch.no_grad()
 def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindows) -> Tensor:
-    """Ensemble-mean prediction of the scored states.
+    """Predict the scored states by the mean over ensemble members.
 
     Parameters
     ----------
@@ -245,7 +251,7 @@ def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindow
 def score_predictions(
     simulator: OpenLoopSimulator, population: Tensor, test: Trajectories, share: slice = slice(None)
 ) -> PredictionScores:
-    """Score a share of the test episodes and combine it with what other ranks scored.
+    """Score a share of the test episodes, and combine the scores of all ranks.
 
     Parameters
     ----------
@@ -259,7 +265,7 @@ def score_predictions(
     Returns
     -------
     PredictionScores
-        On the CPU; gathered over ranks where torch.distributed runs.
+        On the CPU, the same on all ranks.
     """
     agents, device = population[test.agent], simulator.delta_rms.device
     return score_rollouts(
@@ -273,22 +279,23 @@ def score_rollouts(
     device: torch.device | None = None,
     share: slice = slice(None),
 ) -> PredictionScores:
-    """As :func:`score_predictions`, of whatever predicts windows of test episodes.
+    """Like :func:`score_predictions`, for any function that predicts windows of test episodes.
 
     Parameters
     ----------
-    rollout : callable, (episodes (E',), windows of them on `device`) -> predicted states (E', H, D)
+    rollout : callable, (episodes (E',), their windows on `device`) -> predicted states (E', H, D)
     test : Trajectories
     device : torch.device, optional
-        The CPU where not given.
+        The CPU by default.
     share : slice
+        Episodes that this rank scores.
     """
     device = device or torch.device("cpu")
     windows = EpisodeWindows.cut(test)
     metric = PredictionMetric(windows.agent, test.num_agents).to(device)
-    # A few thousand rollouts at a time bound the memory of a large test table.
-    for part in torch.arange(len(windows.agent))[share].split(4096):
-        window = windows.select(part).to(device)
-        metric.update(part.to(device), rollout(part, window), window.target, window.steps)
+    # Chunks of a few thousand rollouts limit the memory that a large test table needs.
+    for episodes in torch.arange(len(windows.agent))[share].split(4096):
+        window = windows.select(episodes).to(device)
+        metric.update(episodes.to(device), rollout(episodes, window), window.target, window.steps)
     scores: PredictionScores = metric.compute()
     return PredictionScores(*(value.cpu() for value in scores))

@@ -14,10 +14,11 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings, play_agents, return_cell, simulator_mpc, true_mpc
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
-from persim_lightning.evaluation.fitted_run import FittedRun, choose_agents
+from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.models.population import WEIGHTS
 from persim_lightning.runs.fit import OneLineParser
 from persim_lightning.support.files import check_writable, file_sha256, read_json, write_json
+from persim_lightning.support.parsing import choose_agents
 from persim_lightning.support.terminal import print_table
 
 PERSIM = "PerSim + MPC"

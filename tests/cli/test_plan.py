@@ -78,7 +78,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--agents", "15-25"], "agent '20': the run knows 20 agents"),
+        (["--agents", "15-25"], "unknown agent '20': choose from the 20 agents"),
         (["--video", "film.avi"], "videos are written as .gif or .mp4"),
         (["--planner.plans", "0"], "plans"),
         (["--planner.elites", "500"], "elites 500: at most as many as plans (100)"),

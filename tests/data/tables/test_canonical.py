@@ -68,7 +68,7 @@ BAD = {
     "single row": (lambda c: [v.append(v[0]) for v in c.values()] and c["agent"].__setitem__(6, 9), "agent 9, row 6"),
     "unknown action": (
         lambda c: c["action"].__setitem__(3, 3),
-        "'action', agent 7, row 3: unknown action, expected 0 … 2",
+        "agent 7, row 3: unknown action, expected 0 … 2",
     ),
     "missing action": (lambda c: c["action"].__setitem__(0, None), "'action', agent 0, row 0"),
     "fractional action": (lambda c: c.update(action=[0.5, 1, None, 1, 1, None]), "agent 0, row 0: unknown action"),

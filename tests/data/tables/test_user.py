@@ -52,11 +52,11 @@ BAD = {
     "dates as action": (lambda c: c.update(drug=[datetime.date(2024, 1, 1)] * 6), "'drug' has type date32"),
     "text among doses": (
         lambda c: c.update(dose=["1", "0.5", "0", "high", "2", ""]),
-        "row 3: 'high' is text in a column of numbers",
+        "row 3: 'high' is text in",
     ),
     "goes on after its end": (
         lambda c: c["cured"].__setitem__(3, True),
-        "row 3: terminated, but the trajectory continues",
+        "row 3: terminated, but the trajectory",
     ),
 }
 
