@@ -62,7 +62,7 @@ class HorizonR2(Metric):
             self.square[:, column].index_add_(0, index, truth.square())
 
     def compute(self) -> Tensor:
-        """Return R², shape (N, horizons): NaN if fewer than two episodes reach the horizon, -inf if rollouts diverged."""
+        """Return R², shape (N, horizons): NaN if fewer than two episodes reach it, -inf if rollouts diverged."""
         count = self.count[..., None].clamp(min=1)
         variance = (self.square - self.total.square() / count).sum(-1)
         r2 = torch.where(torch.isfinite(self.error), 1 - self.error / variance, -torch.inf)
