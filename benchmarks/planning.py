@@ -18,6 +18,7 @@ from persim_lightning.evaluation.control import PlanningSettings, simulator_mpc
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.shooting import RandomShooting
+from persim_lightning.support.parsing import choose_agents
 from persim_lightning.support.terminal import print_table
 
 TOGETHER = 20
@@ -59,7 +60,7 @@ def main() -> None:
     shipped = PlanningSettings.load(Path(f"conf/planning/{environment.name}.yaml"))
     authors = authors_settings(environment, shipped)
     rows = []
-    for agent in run.choose_agents(given.agents):
+    for agent in choose_agents(run.personalized.agent_ids, given.agents):
         alone, ours, together = (
             seconds_a_decision(run, agent, settings, episodes, given.steps)
             for settings, episodes in ((authors, 1), (shipped, 1), (shipped, TOGETHER))

@@ -1,12 +1,12 @@
-"""Errors that are the user's to mend. Command lines print them as one line and exit with status 1."""
+"""Errors that the user can fix. Command lines print them as one line and exit with status 1."""
 
 
 class PersimError(Exception):
-    """Something in the user's input does not fit; the message says what and where, and what to do."""
+    """The user's input is wrong; the message says what is wrong, where, and what to do."""
 
 
 class TableError(PersimError):
-    """A table of trajectories does not have the promised form; names file, column, agent and row."""
+    """A table of trajectories is malformed; the message names file, column, agent and row."""
 
 
 class ConfigurationError(PersimError):
@@ -14,8 +14,8 @@ class ConfigurationError(PersimError):
 
 
 class SimulatorFileError(PersimError):
-    """A saved simulator or checkpoint cannot be used for what was asked."""
+    """A saved simulator or checkpoint cannot be used for the requested purpose."""
 
 
 class FitInterruptedError(PersimError):
-    """Training was interrupted; the message says how to go on."""
+    """Training was interrupted; the message says how to resume it."""

@@ -1,4 +1,4 @@
-"""Shape letters and the small typed records that pass between the layers of the package.
+"""Shape letters, and the small typed records that the layers of the package exchange.
 
 Shape letters, used in every docstring:
 
@@ -59,14 +59,14 @@ class Statistics(NamedTuple):
 
 
 class WallContacts(NamedTuple):
-    """Walls of a training set: where states pile up, and what they look like there.
+    """Walls of a training set: positions at which states pile up, and the states in contact with them.
 
     Attributes
     ----------
     low, high : Tensor, shape (D,)
-        Position of the wall on either side of a coordinate; infinite where there is none.
+        Positions of the lower and the upper wall of each coordinate; infinite where there is no wall.
     low_contact, high_contact : Tensor, shape (D, D)
-        Row d: the state on contact with the wall of coordinate d, NaN where a coordinate varies there.
+        Row d: the state in contact with the wall of coordinate d; NaN for coordinates that vary during contact.
     """
 
     low: Tensor
@@ -82,7 +82,7 @@ class ActionColumn(NamedTuple):
     ----------
     name : str
     categories : tuple of int, str or bool, or None
-        Known values, sorted; None where the column holds amounts.
+        Allowed values, sorted; None for a column of continuous quantities.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ActionColumn(NamedTuple):
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns of a table of trajectories, and what they mean.
+    """Names and meanings of the columns in a table of trajectories.
 
     Attributes
     ----------
@@ -104,18 +104,19 @@ class Schema:
     agent, time : str
         Agent id column (integers or strings) and step column (consecutive integers within a trajectory).
     episode : str
-        Column that numbers the trajectories of an agent, used where a table has it.
+        Optional column: number of the trajectory among those of its agent.
     terminated : str
-        Optional boolean column: True on the last state of a trajectory that really ended.
+        Optional boolean column: True in the last row of a trajectory that terminated (False if it was truncated).
     reward : str
-        Optional column: the reward of the step that leaves the row.
+        Optional column: reward of the step from this row to the next.
     action_columns : tuple of ActionColumn
-        The columns that actions were encoded from, where they do not stand in the table as they are used: `action` then
-        names the coordinates (amounts, and an indicator for every category), or the only column's codes.
+        The user's action columns, if actions were encoded from them. `action` then names the encoded coordinates: one
+        for each quantity and an indicator for each category, or a single column of codes. Empty if the table already
+        contains actions in the form that simulators take.
     step : float, optional
-        Time between consecutive rows in the units of the user's table; None where `time` counts steps.
+        Time between consecutive rows in the units of the user's table; None if `time` counts steps.
     gaps : {'error', 'split'}
-        What further tables may do where rows are missing.
+        What to do if rows are missing in a further table: raise an error, or start a new trajectory.
     """
 
     state: tuple[str, ...]
@@ -140,8 +141,8 @@ class Schema:
         return len(self.action)
 
     @property
-    def actions_as_given(self) -> tuple[ActionColumn, ...]:
-        """The action columns as users know them, whether or not they were encoded."""
+    def user_actions(self) -> tuple[ActionColumn, ...]:
+        """Action columns of the user's table, whether or not they were encoded."""
         if self.action_columns:
             return self.action_columns
         codes = None if self.num_actions is None else tuple(range(self.num_actions))

@@ -41,9 +41,9 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
 
 def one_category_each(actions: Tensor, schema: Schema) -> Tensor:
     """Coordinates (..., A) of actions with one indicator of every category set: the largest one."""
-    widths = [1 if column.categories is None else len(column.categories) for column in schema.actions_as_given]
+    widths = [1 if column.categories is None else len(column.categories) for column in schema.user_actions]
     parts = [
         part if column.categories is None else torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0)
-        for part, column in zip(actions.split(widths, -1), schema.actions_as_given, strict=True)
+        for part, column in zip(actions.split(widths, -1), schema.user_actions, strict=True)
     ]
     return torch.cat(parts, dim=-1)

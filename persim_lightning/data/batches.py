@@ -1,4 +1,4 @@
-"""Epochs of batches that are gathered from whole tensors by index, many at a time."""
+"""Batches gathered by index from tensors that stay whole, many batches at a time."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.types import Transitions
 
-# Table rows gathered at a time: large enough to hide Lightning's cost per batch, small enough to stay a few MB.
+# Table rows gathered at once: many enough to hide Lightning's cost per batch, few enough to need only some MB.
 CHUNK_ROWS = 1 << 18
 # Rows at a time for closed-form work, which holds a (D, R) matrix in float64 for every row and member.
 PART_ROWS = 1 << 13
 
 
 class Gather(Protocol):
-    """Collects what stands in and around rows of a table.
+    """Builds a training batch from rows of a table.
 
     Attributes
     ----------
     rows_each : int
-        Table rows that are read for one of the rows asked for.
+        Number of table rows that are read to build one sample.
     """
 
     rows_each: int
 
     def __call__(self, rows: Tensor) -> Any:
-        """Rows, an index of any shape (...) -> a NamedTuple of tensors (..., *)."""
+        """Row indices of any shape (...) -> a NamedTuple of tensors, shapes (..., *)."""
         ...
 
 
 class BatchedModule(Protocol):
-    """What a LightningModule tells the data of itself.
+    """A LightningModule that can be trained on a :class:`~persim_lightning.data.datamodule.TrajectoryDataModule`.
 
     Attributes
     ----------
     members : int
-        M.
+        M, the number of ensemble members.
     """
 
     members: int
 
     def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> Gather:
-        """What collects a batch: it will be asked for some of `rows`, (T,), for training or for validation."""
+        """Return the function that builds batches from some of `rows`, shape (T,), for training or validation."""
         ...
 
 
 class TransitionGather:
-    """The transition that starts in a row.
+    """Builds batches of one-step transitions: each row gives the transition that starts in it.
 
     Parameters
     ----------
@@ -68,29 +68,30 @@ class TransitionGather:
 
 
 def check_divisible(batch_size: int, world_size: int) -> None:
-    """Refuse batches that ranks cannot share evenly."""
+    """Raise a ConfigurationError if the processes cannot share each batch evenly."""
     if batch_size % world_size:
         raise ConfigurationError(f"batch_size {batch_size} must be a multiple of the number of processes {world_size}")
 
 
 class ChunkedBatches:
-    """Iterates over an epoch in chunks of K batches for M members, each member in an order of its own.
+    """Iterates over an epoch in chunks of K batches for M members; each member has its own random order.
 
-    Every rank draws the same order and takes its share of each batch, so training on W ranks follows training on one.
-    The order depends on (seed, epoch) only, so a resumed run sees what an uninterrupted one would have seen.
+    Every rank draws the same order and takes its share of each batch, so training on W ranks is equivalent to training
+    on one. The order depends only on (seed, epoch), so a resumed run sees the same batches as an uninterrupted one.
 
     Parameters
     ----------
     gather : Gather
-        From tensors on the device that trains.
+        Reads from tensors on the training device.
     rows : Tensor, shape (T,), int64
         Rows to visit.
     batch_size : int
-        B, over all ranks together.
+        B, summed over all ranks.
     members : int
         M.
     seed : int
     epoch : callable, () -> int
+        Returns the number of the current epoch.
     rank, world_size : int
     """
 
@@ -128,24 +129,24 @@ class ChunkedBatches:
 
 
 class ValidationBatches:
-    """What this rank validates on, all members seeing the same rows.
+    """Iterates over the validation rows of one rank; all members see the same rows.
 
     Parameters
     ----------
     gather : Gather
     rows : Tensor, shape (T,), int64
-        This rank's rows only.
+        Rows of this rank only.
     members : int
     """
 
     def __init__(self, gather: Gather, rows: Tensor, members: int) -> None:
         self._gather, self._members = gather, members
-        self._parts = rows.split(max(1, CHUNK_ROWS // (members * gather.rows_each)))
+        self._chunks = rows.split(max(1, CHUNK_ROWS // (members * gather.rows_each)))
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self._chunks)
 
     def __iter__(self) -> Iterator[Any]:
-        for part in self._parts:
-            batch = self._gather(part)
+        for chunk in self._chunks:
+            batch = self._gather(chunk)
             yield type(batch)(*(value.expand(self._members, *value.shape) for value in batch))

@@ -1,4 +1,4 @@
-"""Serves one-trajectory-per-agent data: tensors stay whole, batches are selected by index."""
+"""The LightningDataModule of recorded trajectories: tensors stay whole, batches are selected by index."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from persim_lightning.types import Schema, Statistics, Transitions
 
 
 class TrajectoryDataModule(pl.LightningDataModule):
-    """One-trajectory-per-agent data, served to training.
+    """Serves recorded trajectories to training.
 
-    What stands in a batch is the LightningModule's to say, see :class:`~persim_lightning.data.batches.BatchedModule`.
+    The LightningModule's `gather` builds each batch from rows, see
+    :class:`~persim_lightning.data.batches.BatchedModule`.
 
     Parameters
     ----------
     recordings : Recordings
     batch_size : int
-        Transitions in an optimizer step, for every member.
+        Transitions per optimizer step and ensemble member.
     val_fraction : float
-        Share of each trajectory, at its tail, that is kept for validation.
+        Share of each trajectory, at its end, that is held out for validation.
     walls : bool
-        Treat extremes of a coordinate at which states pile up as walls: transitions that end on one are not trained on,
-        and predictions stop there.
+        Treat an extreme value of a coordinate at which states pile up as a wall: transitions that end at a wall are
+        excluded from training, and predictions stop there.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def trajectories(self) -> Trajectories:
-        """Training trajectories."""
+        """Trajectories for training and validation."""
         return self.recordings.train
 
     @property
@@ -64,14 +65,14 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def test_trajectories(self) -> Trajectories | None:
-        """Test trajectories, or None where there are none."""
+        """Test trajectories, or None if there are none."""
         return self.recordings.test
 
     @property
     def covariates(self) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names and values (N, C) of the agents' covariates, for pictures only; no columns where none are known."""
-        known = self.recordings.covariates
-        return self.recordings.covariate_names, np.zeros((self.num_agents, 0)) if known is None else known
+        """Names and values (N, C) of the agents' covariates, for figures only; C is 0 if there are none."""
+        values = self.recordings.covariates
+        return self.recordings.covariate_names, np.zeros((self.num_agents, 0)) if values is None else values
 
     @property
     def agent_ids(self) -> tuple[int | str, ...]:
@@ -106,40 +107,42 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def validation_rows(self) -> Tensor:
-        """Rows that start a validation transition."""
+        """Rows that start a validation transition, shape (V,)."""
         return self._split[1]
 
     @cached_property
     def statistics(self) -> Statistics:
-        """Normalization constants of the training part."""
+        """Normalization constants of the training transitions."""
         return self.trajectories.statistics(self.train_rows)
 
     def check(self, world_size: int) -> None:
-        """Find out whether training can start, before anything is written.
+        """Check that training can start, before any file is written.
 
         Parameters
         ----------
         world_size : int
-            Number of processes that will share each batch.
+            Number of processes that share each batch.
 
         Raises
         ------
         ConfigurationError
-            If no transition is left to train on, or batches cannot be shared evenly.
+            If there is no training transition, or batches cannot be shared evenly.
         """
         if not len(self.train_rows):
-            raise ConfigurationError(f"{self.recordings.name}: no transition is left to train on (val_fraction, walls)")
+            raise ConfigurationError(
+                f"{self.recordings.name}: no transition is left for training; lower val_fraction, or set walls: false"
+            )
         check_divisible(self._batch_size_on(world_size), world_size)
 
     def training_transitions(self, device: torch.device) -> Iterator[Transitions]:
-        """Every training transition once, in parts that bound the memory of what is computed from them."""
+        """Yield every training transition once, in chunks small enough for closed-form estimates."""
         data, row_agent = self.trajectories, self.trajectories.row_agent()
-        for part in self.train_rows.split(PART_ROWS):
-            yield Transitions(*(value.to(device) for value in data.transitions(part, row_agent)))
+        for rows in self.train_rows.split(PART_ROWS):
+            yield Transitions(*(value.to(device) for value in data.transitions(rows, row_agent)))
 
     @property
     def batch_size(self) -> int:
-        """The configured size, or the number of training transitions (shared evenly by ranks) if that is smaller."""
+        """The configured size; if there are fewer training transitions, their number, rounded down to the ranks."""
         return self._batch_size_on(self.trainer.world_size if self.trainer is not None else 1)
 
     def _batch_size_on(self, world_size: int) -> int:
@@ -148,7 +151,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps in an epoch; a last, incomplete batch is left out."""
+        """Optimizer steps per epoch; a last, incomplete batch is dropped."""
         return len(self.train_rows) // self.batch_size
 
     @cached_property
@@ -165,7 +168,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
             rows,
             batch_size=self.batch_size,
             members=self._module(trainer).members,
-            # The training seed, not the data's; broadcast, so that ranks agree even where nobody has seeded.
+            # The seed of training, not of the data. Broadcast, so that ranks agree even without a fixed seed.
             seed=trainer.strategy.broadcast(torch.initial_seed()) % 2**40,
             epoch=lambda: trainer.current_epoch,
             rank=trainer.global_rank,
@@ -183,7 +186,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         return ValidationBatches(gather, share, self._module(trainer).members)
 
     def settings(self) -> dict[str, int | float | str | None]:
-        """What decides which batches an epoch holds; a run can only go on under the same."""
+        """Settings that decide the batches of an epoch; a run can be resumed only under the same settings."""
         return {
             "table": self.recordings.files.get("sha256"),
             "batch_size": int(self._batch_size),
@@ -209,53 +212,53 @@ def open_data(
     val_fraction: float = 0.05,
     walls: bool = False,
 ) -> TrajectoryDataModule:
-    """Open a data set: of an environment, made if it is missing, or a table of your own.
+    """Open the data set of an environment (collected if it is missing), or your own table.
 
     Parameters
     ----------
     env : str, optional
-        mountaincar, cartpole or halfcheetah; not given for a table that says by `columns` what it holds.
+        mountaincar, cartpole or halfcheetah; leave it out for your own table, which `columns` describes.
     dataset : str
-        Data set to make when `path` is not given: pure, random, pure-eps-20 or pure-eps-40.
+        Data set to collect if `path` is not set: pure, random, pure-eps-20 or pure-eps-40.
     root : path
-        Folder of the data sets that are made.
+        Folder of collected data sets.
     agents : int
-        Size of the population that is made.
+        Number of agents in a collected data set.
     seed : int
-        Seed of the data set that is made, and of its test trajectories.
+        Seed of a collected data set and of its test trajectories.
     path : path, optional
-        Your own training table (.parquet or .csv).
+        Your own training table (.parquet or .csv, or a Minari data set's main_data.hdf5).
     columns : TableColumns, optional
-        What the columns of your own tables mean.
+        Meaning of the columns in your own tables.
     test_path : path, optional
-        Test trajectories for the prediction protocol; comes with a data set that is made.
+        Test trajectories for the prediction protocol; collected data sets have their own.
     agents_path : path, optional
-        Covariates of the agents, used in pictures only; comes with a data set that is made.
+        Covariates of the agents, used in figures only; collected data sets have their own.
     batch_size : int
-        Transitions in an optimizer step, for every member.
+        Transitions per optimizer step and ensemble member.
     val_fraction : float
-        Share of each trajectory, at its tail, that is kept for validation.
+        Share of each trajectory, at its end, that is held out for validation.
     walls : bool
-        Treat extremes of a coordinate at which states pile up as walls: transitions that end on one are not trained on,
-        and predictions stop there.
+        Treat an extreme value of a coordinate at which states pile up as a wall: transitions that end at a wall are
+        excluded from training, and predictions stop there.
 
     Raises
     ------
     PersimError
-        If a table does not fit.
+        If a table is malformed, or the settings contradict each other.
     """
     if (env is None) == (columns is None):
-        raise ConfigurationError("give either data.env, or data.columns that say what your own table holds")
+        raise ConfigurationError("give either data.env, or data.columns to describe your own table")
     if columns is not None:
         if path is None:
-            raise ConfigurationError("data.path is missing: where does the table lie that data.columns describe?")
+            raise ConfigurationError("data.path is missing: set it to the table that data.columns describes")
         recordings = table_recordings(TablePaths(path, test_path, agents_path), columns)
     else:
         assert env is not None
         environment = get_environment(env)
         if path is None:
-            made = ensure_training_data(root, environment, dataset, agents, seed)
-            path, agents_path = made.table, agents_path or made.agents
+            collected = ensure_training_data(root, environment, dataset, agents, seed)
+            path, agents_path = collected.table, agents_path or collected.agents
             test_path = test_path or ensure_test_data(root, environment, seed)
         recordings = environment_recordings(environment, TablePaths(path, test_path, agents_path))
     return TrajectoryDataModule(recordings, batch_size, val_fraction, walls)

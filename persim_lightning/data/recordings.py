@@ -1,4 +1,4 @@
-"""What is recorded of a population: of an environment, in a user's own tables, or in memory."""
+"""Recorded data of a population: from an environment, from a user's own tables, or in memory."""
 
 from __future__ import annotations
 
@@ -20,15 +20,21 @@ from persim_lightning.support.files import file_sha256
 
 @dataclass(frozen=True)
 class TablePaths:
-    """Files of a population.
+    """Files with the recorded data of a population.
 
     Attributes
     ----------
     train : Path
+        Training trajectories.
     test : Path or None
         Test trajectories.
     agents : Path or None
-        Covariates.
+        Covariates of the agents.
+
+    Raises
+    ------
+    ConfigurationError
+        If a path is not a file.
     """
 
     train: Path
@@ -38,12 +44,14 @@ class TablePaths:
     def __post_init__(self) -> None:
         for path in (self.train, self.test, self.agents):
             if path is not None and path.is_dir():
-                raise ConfigurationError(f"{path} is a folder; of a Minari data set, give its file data/main_data.hdf5")
+                raise ConfigurationError(
+                    f"{path} is a folder; for a Minari data set, give its file data/main_data.hdf5"
+                )
             if path is not None and not path.is_file():
                 raise ConfigurationError(f"{path}: no such file")
 
     def describe(self) -> dict[str, str | None]:
-        """Whole paths, and the hashes of training and test table."""
+        """Absolute paths, and the hashes of the training and test tables."""
         return {
             "path": str(self.train.resolve()),
             "sha256": file_sha256(self.train),
@@ -55,20 +63,20 @@ class TablePaths:
 
 @dataclass(frozen=True)
 class Recordings:
-    """What is recorded of a population.
+    """Recorded data of a population.
 
     Attributes
     ----------
     train : Trajectories
     test : Trajectories or None
-        Of agents of the training set.
+        Test trajectories; all their agents are also in `train`.
     covariate_names : tuple of str
     covariates : ndarray, shape (N, C), or None
-        For evaluation and pictures only.
+        For evaluation and figures only.
     environment : Environment or None
-        Where the real one is known.
+        The real environment; None for a user's own table.
     files : dict
-        As :meth:`TablePaths.describe` gives them; empty for data in memory.
+        Result of :meth:`TablePaths.describe`; empty for data in memory.
     """
 
     train: Trajectories
@@ -80,19 +88,19 @@ class Recordings:
 
     @property
     def name(self) -> str:
-        """Of the training table, in errors."""
+        """Name of the training table in error messages."""
         return self.files.get("path") or "the table"
 
 
 def environment_recordings(environment: Environment, paths: TablePaths) -> Recordings:
-    """Recordings of one of the environments."""
+    """Read the recordings of an environment."""
     train = load_trajectories(paths.train, environment.schema)
     test = None if paths.test is None else load_trajectories(paths.test, environment.schema)
     return _recordings(paths, train, test, environment)
 
 
 def table_recordings(paths: TablePaths, columns: TableColumns) -> Recordings:
-    """Recordings in a user's own tables; no environment is known."""
+    """Read a user's own tables; there is no real environment."""
     train = user_trajectories(read_table(paths.train), columns, str(paths.train))
     test = None if paths.test is None else read_like(train.schema, paths.test)
     return _recordings(paths, train, test, None)

@@ -1,4 +1,4 @@
-"""Trajectories as flat tensors: all rows one after the other, with offsets that say where each trajectory starts."""
+"""Trajectories as flat tensors: the rows of all trajectories in sequence, with the offset at which each one starts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor
 from persim_lightning.errors import TableError
 from persim_lightning.types import Schema, Statistics, Transitions, WallContacts
 
+# An extreme value is a wall if at least so many states have exactly this value.
 WALL_CONTACTS = 10
-# Scale of Δs that are always zero.
-_STILL = 1e-20
+# Scale of a Δ that is always zero; small enough to round every prediction to zero.
+_ZERO_DELTA_SCALE = 1e-20
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,23 @@ class Trajectories:
     ----------
     schema : Schema
     agent_ids : tuple of int or str
-        Id of every agent; position = agent index.
+        Id of every agent; the position in the tuple is the agent's index.
     agent : Tensor, shape (E,), int64
         Agent index of each trajectory.
     offsets : Tensor, shape (E+1,), int64
         Trajectory e occupies rows `offsets[e]` … `offsets[e+1] - 1`.
     state : Tensor, shape (R, D), float32
     action : Tensor, shape (R,) int64 or (R, A) float32
-        Meaningless (zero) in the last row of a trajectory.
+        Unused (zero) in the last row of a trajectory.
     delta : Tensor, shape (R, D), float32
         Next state minus state, subtracted in float64; zero in the last row of a trajectory.
     terminated : Tensor, shape (E,), bool
-        Whether the trajectory really ended (it was cut otherwise).
+        Whether the trajectory terminated (it was truncated otherwise).
     reward : Tensor, shape (R,), float32, or None
-        Reward of the step that leaves the row, where the table has it; zero in the last row of a trajectory.
+        Reward of the step from this row to the next, zero in the last row of a trajectory; None if the table has no
+        rewards.
     time : Tensor, shape (R,), float64, or None
-        Time of the row as its table tells it, dates in seconds; None where the table counts steps.
+        Time of the row in the user's table, dates in seconds; None if the table counts steps.
     """
 
     schema: Schema
@@ -68,7 +70,7 @@ class Trajectories:
         return self.offsets.diff()
 
     def joined(self, other: Trajectories) -> Trajectories:
-        """These trajectories and, behind them, those of other agents of the same columns."""
+        """Append the trajectories of other agents, which must have the same columns."""
         optional: dict[str, Any] = {}
         for name in ("reward", "time"):
             one, two = getattr(self, name), getattr(other, name)
@@ -84,19 +86,20 @@ class Trajectories:
             **optional,
         )
 
-    def of_agents(self, chosen: Tensor) -> Tensor:
-        """Rows that start a transition of some agents, given by their indices."""
+    def rows_of_agents(self, agents: Tensor) -> Tensor:
+        """Rows that start a transition of the agents with these indices."""
         rows, _ = self.split_rows(0.0)
-        return rows[torch.isin(self.row_agent()[rows], chosen)]
+        return rows[torch.isin(self.row_agent()[rows], agents)]
 
     def restricted(self, agents: Sequence[int | str]) -> Trajectories:
-        """The trajectories of some agents, given by their ids, in this order."""
-        place = {label: row for row, label in enumerate(self.agent_ids)}
-        own = torch.full((self.num_agents,), len(agents))
-        own[torch.tensor([place[label] for label in agents])] = torch.arange(len(agents))
-        order = own[self.agent].argsort(stable=True)
-        chosen = order[own[self.agent[order]] < len(agents)]
-        rows = torch.cat([torch.arange(*self.offsets[number : number + 2].tolist()) for number in chosen.tolist()])
+        """Select the trajectories of the agents with these ids, in this order."""
+        old_index = {label: index for index, label in enumerate(self.agent_ids)}
+        # Index of every agent in the result; len(agents) marks those that are dropped.
+        new_index = torch.full((self.num_agents,), len(agents))
+        new_index[torch.tensor([old_index[label] for label in agents])] = torch.arange(len(agents))
+        order = new_index[self.agent].argsort(stable=True)
+        selected = order[new_index[self.agent[order]] < len(agents)]
+        rows = torch.cat([torch.arange(*self.offsets[number : number + 2].tolist()) for number in selected.tolist()])
         values: dict[str, Any] = {
             name: None if value is None else value[rows]
             for name, value in vars(self).items()
@@ -105,16 +108,16 @@ class Trajectories:
         return Trajectories(
             schema=self.schema,
             agent_ids=tuple(agents),
-            agent=own[self.agent[chosen]],
-            offsets=torch.cat((torch.zeros(1, dtype=torch.int64), self.lengths[chosen].cumsum(0))),
-            terminated=self.terminated[chosen],
+            agent=new_index[self.agent[selected]],
+            offsets=torch.cat((torch.zeros(1, dtype=torch.int64), self.lengths[selected].cumsum(0))),
+            terminated=self.terminated[selected],
             **values,
         )
 
     def action_range(self) -> tuple[Tensor, Tensor]:
         """Smallest and largest recorded value of every coordinate of continuous actions, shape (A,) each."""
-        taken = self.action[self.split_rows(0.0)[0]]
-        return taken.amin(0), taken.amax(0)
+        actions = self.action[self.split_rows(0.0)[0]]
+        return actions.amin(0), actions.amax(0)
 
     def returns(self) -> Tensor:
         """Undiscounted return of each trajectory, shape (E,), float64.
@@ -125,7 +128,7 @@ class Trajectories:
             If the table has no rewards.
         """
         if self.reward is None:
-            raise TableError(f"no column '{self.schema.reward}', so returns are unknown")
+            raise TableError(f"the table has no column '{self.schema.reward}'; returns need rewards")
         trajectory = torch.repeat_interleave(torch.arange(self.num_trajectories), self.lengths)
         return torch.zeros(self.num_trajectories, dtype=torch.float64).index_add_(0, trajectory, self.reward.double())
 
@@ -136,7 +139,7 @@ class Trajectories:
         return replace(self, **tensors)
 
     def row_time(self) -> Tensor:
-        """Time of every row, shape (R,), float64: as the table tells it, or steps."""
+        """Time of every row, shape (R,), float64: from the user's table, or the number of the step."""
         if self.time is not None:
             return self.time
         return (torch.arange(len(self.state)) - torch.repeat_interleave(self.offsets[:-1], self.lengths)).double()
@@ -151,8 +154,8 @@ class Trajectories:
         Parameters
         ----------
         tail_fraction : float
-            Share of each trajectory's transitions, rounded down, that goes to the tail. Every agent keeps a head:
-            a validation split by agent would leave agents without a factor.
+            Share of each trajectory's transitions, rounded down, that belongs to the tail. Trajectories are split, not
+            agents: an agent without training rows would have no factor.
 
         Returns
         -------
@@ -164,24 +167,24 @@ class Trajectories:
         return (step < head_end).nonzero()[:, 0], ((step >= head_end) & (step < end)).nonzero()[:, 0]
 
     def tail_starts(self, tail_fraction: float) -> Tensor:
-        """Step at which each trajectory's tail begins, as :meth:`split_rows` cuts it, shape (E,), int64."""
+        """First step of each trajectory's tail in :meth:`split_rows`, shape (E,), int64."""
         transitions = self.lengths - 1
         return transitions - (transitions * tail_fraction).floor().long()
 
     def transitions(self, rows: Tensor, row_agent: Tensor) -> Transitions:
-        """Transitions that start in `rows`, an index of any shape; `row_agent` as from :meth:`row_agent`."""
+        """Transitions that start in `rows`, an index of any shape; `row_agent` is the result of :meth:`row_agent`."""
         return Transitions(row_agent[rows], self.state[rows], self.action[rows], self.delta[rows])
 
     def walls(self) -> WallContacts:
-        """Walls at which recorded states pile up.
+        """Detect walls, at which recorded states pile up.
 
-        A continuous coordinate takes its smallest (largest) value once, unless something stops it there: an extreme on
-        which at least 10 states lie exactly is a wall.
+        A continuous coordinate takes its smallest (or largest) value only once, unless something stops it there. An
+        extreme value that at least 10 states have exactly is therefore a wall.
         """
         sides = []
         for extreme, free in ((self.state.amin(0), -torch.inf), (self.state.amax(0), torch.inf)):
             touching = self.state == extreme
-            # Many trajectories may start at one state; that is no wall.
+            # Many trajectories may start in the same state; this is not a wall.
             touching[self.offsets[:-1]] = False
             is_wall = (touching.sum(0) >= WALL_CONTACTS) & (self.state != extreme).any(0)
             contact = torch.full((len(extreme), len(extreme)), torch.nan)
@@ -193,7 +196,7 @@ class Trajectories:
         return WallContacts(low, high, low_contact, high_contact)
 
     def starts_of_contacts(self, walls: WallContacts) -> Tensor:
-        """Rows whose next row lies on a wall, shape (R,), bool: the wall made that state, not free motion."""
+        """Rows whose next state is on a wall, shape (R,), bool: the wall decided that state, not free motion."""
         on_wall = ((self.state == walls.low) | (self.state == walls.high)).any(-1)
         return torch.cat((on_wall[1:], on_wall.new_zeros(1)))
 
@@ -208,9 +211,9 @@ class Trajectories:
         return rows if walls is None else rows[~self.starts_of_contacts(walls)[rows]]
 
     def statistics(self, rows: Tensor) -> Statistics:
-        """Normalization constants from the transitions that start in `rows`.
+        """Normalization constants of the transitions that start in `rows`.
 
-        Columns of one value get a scale of one; Δs that are always zero get one that rounds every prediction to zero.
+        The scale of a constant column is one. The scale of a Δ that is always zero rounds every prediction to zero.
         """
 
         def scale(values: Tensor, constant: float = 1.0) -> Tensor:
@@ -223,7 +226,7 @@ class Trajectories:
             state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
             state_low=self.state.amin(0),
             state_high=self.state.amax(0),
-            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt(), _STILL),
+            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt(), _ZERO_DELTA_SCALE),
             action_mean=action.mean(0).float(),
             action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),
         )

@@ -1,4 +1,4 @@
-"""Stretches of trajectories: what was done just before a step, and the steps that follow."""
+"""Windows of trajectories: the last transitions before a step, and the transitions that follow it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from persim_lightning.data.trajectories import Trajectories
 
 
 class Past(NamedTuple):
-    """The last K transitions before a step; rows before the start of a trajectory are not valid, and zero.
+    """The last K transitions before a step; those before the start of the trajectory are zero and not valid.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Past(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Transitions of F consecutive steps, and the past of the first.
+    """Transitions of F consecutive steps, and the K transitions before them.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Windows(NamedTuple):
     action : Tensor, shape (..., F) int64 or (..., F, A)
     delta : Tensor, shape (..., F, D)
     valid : Tensor, shape (..., F), bool
-        Whether a transition is to be learned from: it exists, and belongs to the rows that were given.
+        Whether to learn from a transition: it exists, and its row was selected for learning.
     """
 
     past_delta: Tensor
@@ -53,7 +53,7 @@ class Windows(NamedTuple):
 
 
 class WindowGather:
-    """The window whose first transition starts in a row.
+    """Builds batches of windows: each row gives the window whose first transition starts in it.
 
     Parameters
     ----------
@@ -71,11 +71,11 @@ class WindowGather:
         self._after = torch.arange(future, device=device)
         self._first = torch.repeat_interleave(trajectories.offsets[:-1], trajectories.lengths)
         self._last = torch.repeat_interleave(trajectories.offsets[1:] - 1, trajectories.lengths)
-        self._wanted = torch.zeros(len(trajectories.state), dtype=torch.bool, device=device)
-        self._wanted[rows] = True
+        self._selected = torch.zeros(len(trajectories.state), dtype=torch.bool, device=device)
+        self._selected[rows] = True
 
     def past(self, rows: Tensor) -> Past:
-        """What came before rows, an index of any shape (...)."""
+        """The K transitions before each row; `rows` is an index of any shape (...)."""
         index = rows[..., None] + self._before
         valid = index >= self._first[rows][..., None]
         index = torch.where(valid, index, rows[..., None])
@@ -84,10 +84,10 @@ class WindowGather:
         return Past(self._trajectories.delta[index] * valid[..., None], action * shaped, valid)
 
     def __call__(self, rows: Tensor) -> Windows:
-        """Rows (...) -> windows."""
+        """Windows that start in `rows`, an index of any shape (...)."""
         index = rows[..., None] + self._after
         inside = index < self._last[rows][..., None]
         index = torch.where(inside, index, rows[..., None])
         data = self._trajectories
-        valid = inside & self._wanted[index]
+        valid = inside & self._selected[index]
         return Windows(*self.past(rows), data.state[index], data.action[index], data.delta[index], valid)

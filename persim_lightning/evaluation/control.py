@@ -1,4 +1,4 @@
-"""The reward protocol: MPC episodes in the real environment, planned on each agent's simulator or on the true dynamics.
+"""The reward protocol: MPC episodes in the real environment, planned on agents' simulators or on the true dynamics.
 
 (PerSim, section 5 and Table 2; https://arxiv.org/abs/2102.06961.)
 """
@@ -32,13 +32,13 @@ from persim_lightning.planning.returns import ClampedDynamics, Dynamics, Ensembl
 from persim_lightning.planning.shooting import RandomShooting
 from persim_lightning.support.parsing import build_settings
 
-# Once imported, a command line knows them by their short names.
+# Importing the planners lets command lines and YAMLs use their short class names.
 PLANNERS: tuple[type[Planner], ...] = (RandomShooting, CEM, ICEM, MPPI)
 
 
 @dataclass(frozen=True)
 class PlanningSettings:
-    """How to plan, as conf/planning/ENV.yaml holds it.
+    """Settings of the planner and its objective; the content of conf/planning/ENV.yaml.
 
     Parameters
     ----------
@@ -47,16 +47,16 @@ class PlanningSettings:
     horizon : int
         Steps of a plan.
     pessimism : float
-        κ of the score `mean - κ·std` over ensemble members; 0 is the paper's.
+        κ of the score `mean - κ·std` over ensemble members; 0 in the paper.
     peak_coordinate : str, optional
-        Name of a state coordinate: plans gain `peak_weight` times its largest value along the way.
+        Name of a state coordinate: `peak_weight` times its largest value is added to the score of a plan.
     peak_weight : float
     reward : callable, optional
-        Your own objective in place of the environment's reward: (states (..., D), actions (...)|(..., A), next_states
-        (..., D)) -> rewards (...), where ... may be any number of dimensions. A peak is added all the same. Reported
-        returns are the environment's.
+        Your own objective instead of the environment's reward: (states (..., D), actions (...)|(..., A), next_states
+        (..., D)) -> rewards (...), where ... may be any number of dimensions. The peak is still added. Reported returns
+        always use the environment's reward.
     clamp_margin : float, optional
-        Keep predicted states within the range of the training data, widened on either side by this share of it.
+        Clamp predicted states to the range of the training data, widened on each side by this share of the range.
     """
 
     planner: Planner = field(default_factory=ICEM)
@@ -74,19 +74,19 @@ class PlanningSettings:
         Raises
         ------
         ConfigurationError
-            If it cannot be read, or says something unknown.
+            If it cannot be read, or has an unknown or invalid setting.
         """
         if not path.is_file():
-            raise ConfigurationError(f"{path}: no such file; it says how to plan")
+            raise ConfigurationError(f"{path}: no such file with planning settings")
         return build_settings(cls, path)
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> PlanningSettings:
-        """What such a YAML holds."""
+        """Create settings from the content of a YAML."""
         return build_settings(cls, values)
 
     def objective(self, environment: Environment) -> Objective:
-        """What plans are scored by.
+        """Build the objective by which plans are scored.
 
         Raises
         ------
@@ -105,25 +105,25 @@ class PlanningSettings:
 
 
 def _try_reward(reward: Callable[..., Any], environment: Environment) -> None:
-    """Call a user's reward once, so that what is wrong with it shows before anything is played."""
+    """Call a user's reward once, to report its errors before episodes are played."""
     name = f"reward {getattr(reward, '__module__', '')}.{getattr(reward, '__qualname__', reward)}"
     states = torch.zeros(2, 3, len(environment.state_names))
     discrete = environment.num_actions is not None
     actions = torch.zeros(2, 3, dtype=torch.int64) if discrete else torch.zeros(2, 3, len(environment.action_names))
     try:
-        given = reward(states, actions, states)
-    except Exception as error:  # it may raise anything
+        rewards = reward(states, actions, states)
+    except Exception as error:  # the user's code may raise anything
         raise ConfigurationError(f"{name} failed on a batch: {type(error).__name__}: {error}") from error
-    shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-    if shape != (2, 3) or not given.is_floating_point():
+    shape = tuple(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+    if shape != (2, 3) or not rewards.is_floating_point():
         raise ConfigurationError(
-            f"{name} must return a tensor of floats with one value for every step: for states (2, 3, "
+            f"{name} must return a tensor of floats with one value per step: for states (2, 3, "
             f"{states.shape[-1]}) it returned {shape}, not (2, 3)"
         )
 
 
 def action_space(environment: Environment) -> ActionSpace:
-    """What planners search over."""
+    """Return the space of actions that planners search."""
     if environment.num_actions is not None:
         return Discrete(environment.num_actions)
     return Box(len(environment.action_names))
@@ -136,14 +136,14 @@ def simulator_mpc(
     episodes: int,
     settings: PlanningSettings,
 ) -> tuple[MPC, ClampedDynamics | None]:
-    """MPC on agents' own simulators.
+    """Build an MPC policy that plans each agent's actions on the agent's simulator.
 
     Parameters
     ----------
     environment : Environment
     personalized : FittedPopulation
     agents : sequence of int or str
-        Ids; the policy plays `episodes` episodes of the first, then as many of the second, …, together.
+        Ids. Rows of the policy's batch are `episodes` episodes of the first agent, then of the second, and so on.
     episodes : int
     settings : PlanningSettings
 
@@ -151,7 +151,7 @@ def simulator_mpc(
     -------
     policy : MPC
     clamped : ClampedDynamics or None
-        Counts predictions that were clamped, where the settings ask for it.
+        Counts clamped predictions; None if the settings do not clamp.
     """
     simulator = personalized.personalize(*agents)
     dynamics: Dynamics = simulator
@@ -162,16 +162,16 @@ def simulator_mpc(
         dynamics = clamped = ClampedDynamics(simulator, low - margin, high + margin)
     objective = settings.objective(environment)
     device = simulator.head_bias.device
-    owner = torch.arange(len(agents), device=device).repeat_interleave(episodes)
+    row_agent = torch.arange(len(agents), device=device).repeat_interleave(episodes)
 
     def make_score(states: Tensor, rows: Tensor) -> Score:
-        return EnsembleReturns(dynamics, objective, states, owner[rows], settings.pessimism)
+        return EnsembleReturns(dynamics, objective, states, row_agent[rows], settings.pessimism)
 
     return mpc_policy(environment, settings, make_score, device), clamped
 
 
 def true_mpc(environment: Environment, covariates: Tensor, settings: PlanningSettings) -> MPC:
-    """MPC on the true dynamics of the agents with these covariates, (B, C), one row an episode: "True env + MPC"."""
+    """Build an MPC policy on the true dynamics ("True env + MPC"); `covariates` (B, C) has one row per episode."""
     objective = settings.objective(environment)
 
     def make_score(states: Tensor, rows: Tensor) -> Score:
@@ -187,7 +187,7 @@ def mpc_policy(
     make_score: Callable[[Tensor, Tensor], Score],
     device: torch.device,
 ) -> MPC:
-    """MPC on whatever scores plans: `make_score` as :class:`~persim_lightning.planning.mpc.MPC` takes it."""
+    """Build an MPC policy for any score of plans; `make_score` as in :class:`~persim_lightning.planning.mpc.MPC`."""
     space = action_space(environment)
     return MPC(settings.planner, space, settings.horizon, make_score, environment.terminated, device)
 
@@ -202,11 +202,11 @@ class ControlScores(NamedTuple):
     lengths : Tensor, shape (N, E)
         Steps.
     episodes : Episodes
-        All of them, agent by agent.
+        All episodes, agent by agent.
     decisions : int
-        Times that an action was chosen.
+        Number of planned actions.
     seconds : float
-        Wall time of playing them all.
+        Wall time of all episodes together.
     """
 
     returns: Tensor
@@ -216,23 +216,23 @@ class ControlScores(NamedTuple):
     seconds: float
 
     def to_dict(self, agents: Sequence[int | str]) -> dict[str, Any]:
-        """Ready for JSON, with a record for every agent."""
+        """Convert to a dict, ready for JSON, with a record for every agent."""
         records = [
             {
                 "agent": agent,
-                "mean_return": float(own.mean()),
-                "std_return": float(own.std(correction=0)),
-                "returns": own.tolist(),
+                "mean_return": float(returns.mean()),
+                "std_return": float(returns.std(correction=0)),
+                "returns": returns.tolist(),
                 "lengths": lengths.tolist(),
             }
-            for agent, own, lengths in zip(agents, self.returns, self.lengths, strict=True)
+            for agent, returns, lengths in zip(agents, self.returns, self.lengths, strict=True)
         ]
         speed = self.decisions / self.seconds
         return {"agents": records, "decisions": self.decisions, "seconds": self.seconds, "decisions_per_second": speed}
 
 
 def return_cell(record: dict[str, Any]) -> str:
-    """An agent's record in a table: mean ± std of its returns."""
+    """Format an agent's record for a table: mean ± std of its returns."""
     return f"{record['mean_return']:.1f} ± {record['std_return']:.1f}"
 
 
@@ -245,27 +245,27 @@ def play_agents(
     description: str | None = None,
     max_steps: int | None = None,
 ) -> ControlScores:
-    """Play episodes of several agents together, in the real environment.
+    """Play episodes of several agents in the real environment, all in one batch.
 
     Parameters
     ----------
     environment : Environment
     policy : Policy
-        Of `episodes` episodes for each agent, agent by agent.
+        Its batch has `episodes` rows for each agent, agent by agent.
     covariates : Tensor, shape (N, C)
-        True covariates of the agents: they make the environment; the policy does not see them.
+        True covariates of the agents, which parametrize the environment; the policy does not see them.
     episodes : int
         E.
     seed : int
     description : str, optional
         Label of a progress bar.
     max_steps : int, optional
-        Cut episodes after so many steps, if the environment does not sooner.
+        Truncate episodes after so many steps, if the environment does not truncate them earlier.
     """
     start = time.perf_counter()
     agents = len(covariates)
-    # First states are drawn in the order of the rows. Played episode by episode, an agent's first episodes begin alike
-    # however many are played: methods are compared from the same states.
+    # Initial states are drawn in the order of the rows. With the rows episode by episode, an agent's first episodes
+    # have the same initial states for any number of episodes, so that methods are compared from the same states.
     by_agent = torch.arange(agents * episodes).view(agents, episodes).T.flatten()
     by_episode = by_agent.argsort()
 
@@ -274,7 +274,7 @@ def play_agents(
 
     limit = min(environment.max_steps, max_steps or environment.max_steps)
     played = play(environment, act, covariates.repeat(episodes, 1), limit, seed, description)
-    played = Episodes(*(part[by_episode] for part in played))
+    played = Episodes(*(tensor[by_episode] for tensor in played))
     seconds = time.perf_counter() - start
     shape = (len(covariates), episodes)
     decisions = int(played.lengths.sum())

@@ -1,4 +1,4 @@
-"""Shows episodes: a picture of their course, and a video of one."""
+"""Draws episodes of MPC as figures and videos."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import imageio.v3 as iio
-import matplotlib.pyplot as plt
 import numpy as np
 
 from persim_lightning.data.collecting.episodes import Episodes
@@ -27,7 +25,7 @@ _MAX_COORDINATES = 4
 def draw_episodes(
     environment: Environment, episodes: Episodes, rows: Sequence[int], labels: Sequence[str], path: Path
 ) -> Path:
-    """Draw state coordinates, the action and the return so far against time, one line per episode.
+    """Draw state coordinates, the action and the cumulative reward against time, one line per episode.
 
     Parameters
     ----------
@@ -39,6 +37,8 @@ def draw_episodes(
     path : Path
         PNG.
     """
+    import matplotlib.pyplot as plt  # late: most runs draw no episode
+
     names = environment.state_names[:_MAX_COORDINATES]
     figure, panels = plt.subplots(len(names) + 2, 1, figsize=(9, 2 * len(names) + 4), sharex=True, layout="constrained")
     for row, label in zip(rows, labels, strict=True):
@@ -48,31 +48,31 @@ def draw_episodes(
         action = episodes.actions[row, :length]
         panels[-2].plot(action if action.ndim == 1 else action[:, 0], drawstyle="steps-post", linewidth=0.8)
         panels[-1].plot(episodes.rewards[row, :length].cumsum(0))
-    titles = (*names, environment.action_names[0], "return so far")
+    titles = (*names, environment.action_names[0], "cumulative reward")
     for panel, title in zip(panels, titles, strict=True):
         panel.set_ylabel(title)
         panel.grid(alpha=0.3)
     if environment.num_actions is not None:
         panels[-2].set_yticks(range(environment.num_actions))
-    figure.suptitle(f"{environment.name}: one episode of each agent, planned on its own simulator")
+    figure.suptitle(f"{environment.name}: one episode per agent, planned on the agent's simulator")
     panels[-1].set_xlabel("step")
     panels[0].legend(ncols=len(labels), fontsize="small")
     return save_figure(figure, path)
 
 
 def draw_first_episodes(environment: Environment, episodes: Episodes, agents: Sequence[int | str], path: Path) -> Path:
-    """Draw the first episode of each agent; `episodes` holds as many of every agent, agent by agent."""
-    firsts = range(0, len(episodes.lengths), len(episodes.lengths) // len(agents))
-    return draw_episodes(environment, episodes, firsts, [f"agent {agent}" for agent in agents], path)
+    """Draw the first episode of each agent; `episodes` contains the same number for every agent, agent by agent."""
+    rows = range(0, len(episodes.lengths), len(episodes.lengths) // len(agents))
+    return draw_episodes(environment, episodes, rows, [f"agent {agent}" for agent in agents], path)
 
 
 def check_video(environment: Environment, path: Path) -> None:
-    """Refuse a video that could not be made, before anything is played.
+    """Check that a video can be made, before episodes are played.
 
     Raises
     ------
     ConfigurationError
-        If the format is unknown, or gymnasium cannot render the environment here.
+        If the format is unknown, or gymnasium cannot render the environment on this machine.
     """
     if path.suffix not in VIDEO_FORMATS:
         raise ConfigurationError(f"{path}: videos are written as {' or '.join(VIDEO_FORMATS)}")
@@ -85,31 +85,34 @@ def check_video(environment: Environment, path: Path) -> None:
     except Exception as error:  # renderers raise whatever their libraries do
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
-            f"{path}: {environment.name} cannot be filmed here ({reason}); pip install 'persim-lightning[video]'"
+            f"{path}: cannot render {environment.name} on this machine ({reason}); "
+            "pip install 'persim-lightning[video]'"
         ) from error
 
 
 def film_episode(
     environment: Environment, covariates: Sequence[float], episodes: Episodes, row: int, path: Path
 ) -> Path:
-    """Show an episode in gymnasium's renderer, state by state, as a video.
+    """Render an episode with gymnasium, state by state, and write a video.
 
     Parameters
     ----------
     environment : Environment
     covariates : sequence of float
-        Of the episode's agent.
+        Covariates of the episode's agent.
     episodes : Episodes
     row : int
-        The episode.
+        Index of the episode.
     path : Path
         .gif or .mp4.
     """
+    import imageio.v3 as iio  # late: few runs write a video
+
     env = _renderer(environment, covariates)
     frames = []
     length = int(episodes.lengths[row])
     for state, action in zip(episodes.states[row, :length], episodes.actions[row, :length], strict=True):
-        # From the recorded state every time: small differences would grow to another episode.
+        # Set to the recorded state at every step: small differences would add up to a different episode.
         environment.set_state(env.unwrapped, state.numpy())
         frames.append(env.render())
         env.step(action.numpy() if action.ndim else int(action))
@@ -120,14 +123,14 @@ def film_episode(
     if path.suffix == ".gif":
         options = {"plugin": "pillow", "duration": 1000 / rate, "loop": 0}
     with atomic_write(path) as temporary:
-        # A temporary file's name does not tell the format.
+        # Name the format: imageio cannot infer it from the temporary file.
         iio.imwrite(temporary, np.stack(frames), extension=path.suffix, **options)
     return path
 
 
 def _renderer(environment: Environment, covariates: Sequence[float]) -> Any:
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
-        # The renderers' defaults need a screen.
+        # By default, the renderers need a display.
         os.environ.setdefault("MUJOCO_GL", "egl")
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     named: dict[str, Any] = environment.covariate_dict(covariates)

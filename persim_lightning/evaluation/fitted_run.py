@@ -1,4 +1,4 @@
-"""What a finished run folder holds, for commands that go on from it."""
+"""Loads a finished run folder, for commands that use its simulator and its data."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.store.names import CONFIG, PROVENANCE
 from persim_lightning.support.files import file_sha256
 
 
 @dataclass(frozen=True)
 class FittedRun:
-    """A run folder of `tools/fit.py`.
+    """A finished run: its simulator and where its data come from.
 
     Attributes
     ----------
     folder : Path
     environment : Environment or None
-        None for a table of the user's own.
+        The real environment; None for a user's own table.
     personalized : FittedPopulation
     table_path : Path
-        Table that it was trained on.
+        Training table.
     agents_path : Path or None
-        Table of the agents' covariates, where the run had one.
+        Table of the agents' covariates, if the run had one.
     table_sha256 : str
-        Of the training table as it was then.
+        Hash of the training table at the time of training.
     """
 
     folder: Path
@@ -55,29 +56,29 @@ class FittedRun:
             If it is not the folder of a finished run.
         """
         personalized = FittedPopulation.load(folder)
-        config, provenance = folder / "config.yaml", folder / "provenance.json"
+        config, provenance = folder / CONFIG, folder / PROVENANCE
         for path in (config, provenance):
             if not path.is_file():
                 raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
         try:
-            given = yaml.safe_load(config.read_text())["data"]
-            environment = None if given["env"] is None else get_environment(given["env"])
+            settings = yaml.safe_load(config.read_text())["data"]
+            environment = None if settings["env"] is None else get_environment(settings["env"])
             data = json.loads(provenance.read_text())["data"]
             table_path, agents_path, sha256 = Path(data["path"]), data.get("agents_path"), data["sha256"]
         except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
             raise ConfigurationError(
-                f"{folder}: config.yaml or provenance.json is damaged ({type(error).__name__}: {error})"
+                f"{folder}: {CONFIG} or {PROVENANCE} is damaged ({type(error).__name__}: {error})"
             ) from error
         covariates = None if agents_path is None else Path(agents_path)
         return cls(folder, environment, personalized, table_path, covariates, sha256)
 
     def trajectories(self) -> Trajectories:
-        """What the run was trained on.
+        """Read the trajectories that the run was trained on.
 
         Raises
         ------
         PersimError
-            If the table has gone or changed since.
+            If the table is missing, or has changed since then.
         """
         trajectories = read_like(self.personalized.schema, self.table_path)
         if file_sha256(self.table_path) != self.table_sha256:
@@ -85,24 +86,24 @@ class FittedRun:
         return trajectories
 
     def real_environment(self) -> Environment:
-        """The real environment.
+        """Return the real environment.
 
         Raises
         ------
         ConfigurationError
-            If none is known.
+            If there is none.
         """
         if self.environment is None:
-            raise ConfigurationError(f"{self.folder} was fitted on a table of your own: no real environment is known")
+            raise ConfigurationError(f"{self.folder} was fitted on your own table: there is no real environment")
         return self.environment
 
     def covariates(self, agents: Sequence[int | str]) -> Tensor:
-        """True covariates (N, C) of agents: they make the real environment, and no simulator sees them.
+        """Read the true covariates (N, C) of agents, which parametrize the real environment; simulators never see them.
 
         Raises
         ------
         PersimError
-            If the run had no table of covariates, or it does not hold these.
+            If the run had no table of covariates, or covariates are missing in it.
         """
         if self.agents_path is None:
             raise ConfigurationError(f"{self.folder} was fitted without a table of covariates (data.agents_path)")
@@ -110,47 +111,16 @@ class FittedRun:
 
 
 def true_covariates(environment: Environment, path: Path, agents: Sequence[int | str]) -> Tensor:
-    """Covariates (N, C) of agents from a table, in the environment's order.
+    """Read the covariates (N, C) of agents from a table, in the environment's order.
 
     Raises
     ------
     PersimError
-        If the table does not hold them.
+        If an agent or a covariate is missing in the table.
     """
     names, values = load_covariates(path, tuple(agents))
-    wanted = [covariate.name for covariate in environment.covariates]
-    missing = [name for name in wanted if name not in names]
+    required = [covariate.name for covariate in environment.covariates]
+    missing = [name for name in required if name not in names]
     if missing:
         raise ConfigurationError(f"{path}: no column '{missing[0]}'")
-    return torch.from_numpy(values[:, [names.index(name) for name in wanted]])
-
-
-def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str, ...]:
-    """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
-
-    Parameters
-    ----------
-    agent_ids : sequence of int or str
-        The known ones.
-    text : str
-
-    Raises
-    ------
-    ConfigurationError
-        If an agent is unknown.
-    """
-    known = {str(label): label for label in agent_ids}
-    chosen: list[str] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if part not in known and dash and first.isdigit() and last.isdigit():
-            chosen += map(str, range(int(first), int(last) + 1))
-        else:
-            chosen.append(part)
-    unknown = [label for label in chosen if label not in known]
-    some = ", ".join(list(known)[:5])
-    if unknown:
-        raise ConfigurationError(f"agent '{unknown[0]}': the run knows {len(known)} agents ({some}, …)")
-    if not chosen:
-        raise ConfigurationError(f"agents '{text}' names no agent; the run knows {len(known)} ({some}, …)")
-    return tuple(dict.fromkeys(known[label] for label in chosen))
+    return torch.from_numpy(values[:, [names.index(name) for name in required]])

@@ -1,4 +1,4 @@
-"""R² of open-loop rollouts h steps ahead, pooled over the episodes of an agent."""
+"""R² of open-loop rollouts h steps ahead, over all episodes of an agent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ HORIZONS = (1, 5, 10, 25, 50)
 
 
 class HorizonR2(Metric):
-    """R² at single horizons per agent: 1 - squared error / variance, each summed over coordinates and episodes.
+    """R² per agent and horizon: 1 - squared error / variance, each summed over coordinates and episodes.
 
-    Pooling over episodes is what makes h = 1 meaningful, where an episode alone has no variance.
+    A single episode has one state at each horizon, so no variance; therefore the sums run over episodes.
 
     Parameters
     ----------
@@ -42,7 +42,15 @@ class HorizonR2(Metric):
         self.add_state("square", torch.zeros(*shape, state_dim, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, agent: Tensor, predicted: Tensor, target: Tensor, steps: Tensor) -> None:
-        """Add episodes: agent (B,), predicted and target (B, H, D), steps (B,) compared leading steps."""
+        """Add episodes.
+
+        Parameters
+        ----------
+        agent : Tensor, shape (B,), int64
+        predicted, target : Tensor, shape (B, H, D)
+        steps : Tensor, shape (B,)
+            Number of leading steps to compare.
+        """
         for column, horizon in enumerate(self.horizons):
             valid = steps >= horizon
             index = agent[valid]
@@ -54,7 +62,7 @@ class HorizonR2(Metric):
             self.square[:, column].index_add_(0, index, truth.square())
 
     def compute(self) -> Tensor:
-        """R², shape (N, horizons); NaN where fewer than two episodes reach the horizon, -inf for diverged rollouts."""
+        """Return R², shape (N, horizons): NaN if fewer than two episodes reach it, -inf if rollouts diverged."""
         count = self.count[..., None].clamp(min=1)
         variance = (self.square - self.total.square() / count).sum(-1)
         r2 = torch.where(torch.isfinite(self.error), 1 - self.error / variance, -torch.inf)

@@ -24,12 +24,12 @@ _PART = 4096
 
 
 class OpenLoopSimulator(Protocol):
-    """Whatever rolls out a population: PerSim's networks, or a baseline.
+    """A simulator of a population that predicts rollouts: PerSim's networks, or a baseline.
 
     Attributes
     ----------
     delta_rms : Tensor, shape (D,)
-        Root mean square of the training set's Δs, on the device that rolls out.
+        Root mean square of the training set's Δs, on the device of the rollouts.
     """
 
     delta_rms: Tensor
@@ -65,9 +65,15 @@ class EpisodeWindows:
 
     @classmethod
     def cut(cls, trajectories: Trajectories, start: int | Tensor = START, horizon: int = HORIZON) -> EpisodeWindows:
-        """Cut windows out of trajectories, from one step or from a step for each, (E,).
+        """Cut one window out of each trajectory.
 
-        Trajectories too short for a single step keep 0 steps.
+        Parameters
+        ----------
+        trajectories : Trajectories
+        start : int or Tensor, shape (E,)
+            First step of the windows.
+        horizon : int
+            Largest number of steps; trajectories that end before `start` give windows of 0 steps.
         """
         steps = (trajectories.lengths - 1 - start).clamp(0, horizon)
         first = torch.minimum(trajectories.offsets[:-1] + start, trajectories.offsets[1:] - 1)
@@ -85,7 +91,7 @@ class EpisodeWindows:
         )
 
     def first_of_each(self, count: int, limit: int) -> EpisodeWindows:
-        """The first `count` windows of every agent that have a step, agent by agent, at most `limit` in all."""
+        """Select the first `count` windows of every agent with at least one step, agent by agent, at most `limit`."""
         rows = (self.steps > 0).nonzero()[:, 0]
         rows = rows[self.agent[rows].argsort(stable=True)]
         _, sizes = self.agent[rows].unique_consecutive(return_counts=True)
@@ -93,7 +99,7 @@ class EpisodeWindows:
         return self.select(rows[number < count][:limit])
 
     def trimmed(self) -> EpisodeWindows:
-        """No longer than the longest window."""
+        """Remove the steps that no window has."""
         horizon = int(self.steps.max())
         return EpisodeWindows(self.agent, self.start, self.action[:, :horizon], self.target[:, :horizon], self.steps)
 
@@ -110,12 +116,12 @@ class PredictionScores(NamedTuple):
     Attributes
     ----------
     rmse : Tensor
-        Mean over episodes of the root mean square error over steps and coordinates, in raw units.
+        Mean over episodes of the root mean square error over steps and coordinates, in the units of the states.
     r2 : Tensor
-        Median over episodes of the variance-weighted R². NaN only where an agent has no scored episode.
+        Median over episodes of the variance-weighted R². NaN only if an agent has no scored episode.
     scored, short, diverged : Tensor, int64
-        Episodes scored; skipped because fewer than 4 steps could be compared; scored with a prediction that was not
-        finite (these count as RMSE inf and R² -inf).
+        Numbers of episodes: scored; skipped, because fewer than 4 steps can be compared; scored with a prediction that
+        is not finite (RMSE inf, R² -inf).
     """
 
     rmse: Tensor
@@ -125,7 +131,7 @@ class PredictionScores(NamedTuple):
     diverged: Tensor
 
     def to_records(self, agent_ids: tuple[int | str, ...]) -> list[dict[str, Any]]:
-        """One dict per agent, ready for JSON."""
+        """Convert to one dict per agent, ready for JSON."""
         columns = {name: value.tolist() for name, value in self._asdict().items()}
         return [
             {"agent": label, **{name: values[row] for name, values in columns.items()}}
@@ -192,18 +198,18 @@ def combine_scores(episodes: EpisodeScores, agent: Tensor, num_agents: int) -> P
 
 
 def _median(values: Tensor) -> Tensor:
-    """The usual median, the mean of the middle two for even counts; NaN for no values."""
+    """Return the median: the mean of the two middle values for an even count, NaN for no values."""
     if not len(values):
         return values.new_tensor(torch.nan)
     ordered = values.sort().values
     low, high = ordered[(len(values) - 1) // 2], ordered[len(values) // 2]
-    # The midpoint of -inf and -inf must not become NaN through a subtraction.
+    # Compare first, so that equal infinities give this infinity.
     return low if low == high else (low + high) / 2
 
 
 @torch.no_grad()
 def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindows) -> Tensor:
-    """Ensemble-mean prediction of the scored states.
+    """Predict the scored states by the mean over ensemble members.
 
     Parameters
     ----------
@@ -245,7 +251,7 @@ def score_rollouts(
 
     Parameters
     ----------
-    rollout : callable, (episodes (E',), windows of them on `device`) -> predicted states (E', H, D)
+    rollout : callable, (episodes (E',), their windows on `device`) -> predicted states (E', H, D)
     test : Trajectories
     device : torch.device, optional
         The CPU where not given.

@@ -1,4 +1,4 @@
-"""Scores of a saved simulator on a table of test trajectories."""
+"""Evaluates a saved simulator on a table of test trajectories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from persim_lightning.support.terminal import print_table
 
 
 def without_agents(personalized: FittedPopulation) -> FittedPopulation:
-    """A copy in which every agent has the population's mean factor: what is lost is what personalization gives."""
+    """Copy a population and give every agent the mean factor; the loss in accuracy is the value of personalization."""
     copied = copy.deepcopy(personalized)
     deviation = copied.simulator.agent_encoder.deviation
     with torch.no_grad():
@@ -25,7 +25,7 @@ def without_agents(personalized: FittedPopulation) -> FittedPopulation:
 
 
 def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]:
-    """Score the prediction protocol, one record per agent of the table.
+    """Score the prediction protocol; returns one record per agent of the table.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]
     Raises
     ------
     PersimError
-        If the table does not fit, or holds an agent that the simulator does not know.
+        If the table is malformed, or contains an agent that is not in the population.
     """
     test = read_like(personalized.schema, path)
     try:

@@ -1,4 +1,4 @@
-"""Fitted agents for other libraries; importing it registers `persim/Agent-v0` with gymnasium."""
+"""Interfaces of fitted agents to other libraries. Importing it registers `persim/Agent-v0` with gymnasium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fitted agent as a gymnasium environment: one episode at a time, or many in one batch."""
+"""A fitted agent as a gymnasium environment: a single episode, or many in one batch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from persim_lightning.interop.simulated_episodes import SimulatedEpisodes
 
 
 class AgentEnv(gymnasium.Env[np.ndarray, Any]):
-    """A fitted agent, registered as `persim/Agent-v0` by importing `persim_lightning.interop`.
+    """A fitted agent; importing `persim_lightning.interop` registers it as `persim/Agent-v0`.
 
     Parameters
     ----------
     simulator : PersonalizedSimulator or path
-        A path is a run folder, or what :meth:`PersonalizedSimulator.save` wrote.
+        A path is a run folder, or a folder that :meth:`PersonalizedSimulator.save` wrote.
     agent : int or str
     render_mode : None
-        There is nothing to render.
+        Rendering is not supported.
     **options
-        Rewards, ends, starts and length of episodes: see
+        Rewards, termination, initial states and length of episodes: see
         :class:`~persim_lightning.interop.simulated_episodes.SimulatedEpisodes`.
     """
 
@@ -42,31 +42,31 @@ class AgentEnv(gymnasium.Env[np.ndarray, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode: observation (D,) and no information."""
+        """Start an episode; returns the observation (D,) and an empty info dict."""
         super().reset(seed=seed)
         self._episode.restart(np.zeros(1, dtype=np.int64), self.np_random)
         return self._episode.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply an action; the information says whether the simulated state `diverged`."""
+        """Apply an action; `diverged` in the info dict says whether the simulated state is no longer finite."""
         step = self._episode.step(np.asarray(action)[None])
-        told = {"diverged": bool(step.diverged[0])}
+        info = {"diverged": bool(step.diverged[0])}
         return (
             self._episode.observe()[0],
             float(step.reward[0]),
             bool(step.terminated[0]),
             bool(step.truncated[0]),
-            told,
+            info,
         )
 
 
 class AgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """Many episodes of a fitted agent in one batch; a row that has ended begins anew in the next step.
+    """Many episodes of a fitted agent in one batch; a row whose episode has ended is reset in the next step.
 
     Parameters
     ----------
     simulator, agent, render_mode, **options
-        As for :class:`AgentEnv`.
+        See :class:`AgentEnv`.
     num_envs : int
     """
 
@@ -91,20 +91,20 @@ class AgentVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all episodes anew: observations (B, D)."""
+        """Start all episodes; returns observations (B, D) and an empty info dict."""
         if isinstance(seed, list):
-            raise ConfigurationError("give one seed: all episodes draw from one source of chance")
+            raise ConfigurationError("give a single seed: all episodes share one random generator")
         super().reset(seed=seed)
         self._episodes.restart(np.arange(self.num_envs), self.np_random)
         self._ended[:] = False
         return self._episodes.observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Apply actions; rows that ended in the step before begin anew instead, with reward zero."""
-        fresh = self._ended
+        """Apply actions; rows whose episode ended in the step before are reset instead, with reward zero."""
+        is_reset = self._ended
         step = self._episodes.step(actions)
-        self._episodes.restart(np.flatnonzero(fresh), self.np_random)
-        reward = np.where(fresh, 0.0, step.reward)
-        terminated, truncated = step.terminated & ~fresh, step.truncated & ~fresh
+        self._episodes.restart(np.flatnonzero(is_reset), self.np_random)
+        reward = np.where(is_reset, 0.0, step.reward)
+        terminated, truncated = step.terminated & ~is_reset, step.truncated & ~is_reset
         self._ended = terminated | truncated
-        return self._episodes.observe(), reward, terminated, truncated, {"diverged": step.diverged & ~fresh}
+        return self._episodes.observe(), reward, terminated, truncated, {"diverged": step.diverged & ~is_reset}

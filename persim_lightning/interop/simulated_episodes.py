@@ -1,4 +1,4 @@
-"""Episodes of one fitted agent on its own simulator, all stepped together."""
+"""Simulated episodes of one fitted agent, all in one batch."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from persim_lightning.planning.objective import Reward, Termination
 
 
 class Step(NamedTuple):
-    """What a step of B episodes came to, each of shape (B,).
+    """Result of a step of B episodes, each of shape (B,).
 
     Attributes
     ----------
     reward : ndarray of float64
-        Zero where the episode diverged.
+        Zero if the episode diverged.
     terminated, truncated, diverged : ndarray of bool
-        An episode whose next state is not finite is cut and keeps its last one.
+        An episode diverges if its next state is not finite; it is truncated and keeps its last state.
     """
 
     reward: np.ndarray
@@ -35,36 +35,36 @@ class Step(NamedTuple):
 
 
 class SimulatedEpisodes:
-    """B episodes of one agent on its own simulator.
+    """B episodes of one agent on the agent's simulator.
 
-    Each starts in a state in which the agent was recorded. Every ensemble member goes along a trajectory of its own;
-    what is observed is their mean, or one of them.
+    Every ensemble member simulates its own trajectory of each episode. The observation is their mean, or the state of
+    one member.
 
     Parameters
     ----------
     simulator : PersonalizedSimulator or path
-        A path is a run folder, or what :meth:`PersonalizedSimulator.save` wrote.
+        A path is a run folder, or a folder that :meth:`PersonalizedSimulator.save` wrote.
     agent : int or str
     count : int
         B.
     reward : callable, optional
-        (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...); the table's or the
-        environment's where not given.
+        (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...). By default the reward that was
+        learned from the table, or the environment's.
     terminated : callable, optional
-        states (..., D) -> (...) bool; likewise.
+        states (..., D) -> (...) bool. The default is as for `reward`.
     max_steps : int, optional
-        Steps after which an episode is cut; as many as the longest recorded trajectory has where not given.
+        Truncate episodes after so many steps; by default the length of the longest recorded trajectory.
     start : {'first', 'any', 'population'}
-        Begin where the agent's trajectories began, in any of its recorded states, or where trajectories of any agent
-        began.
+        Initial states: the first states of the agent's trajectories, any of the agent's recorded states, or the first
+        states of all agents' trajectories.
     member : 'mean', 'random' or int
-        What is observed: the members' mean, a member drawn for each episode (so that a policy cannot rely on what one
-        of them believes), or always the same one.
+        Observed state: the mean over members, a random member for each episode (so that a policy cannot exploit the
+        errors of one member), or always the member with this index.
 
     Raises
     ------
     PersimError
-        If the agent is unknown or has no recorded state, or no rewards are known.
+        If the agent is unknown or has no recorded state, there are no rewards, or an option is invalid.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class SimulatedEpisodes:
         first = recorded.offsets[:-1]
         rows = {
             "first": lambda: first[recorded.agent == index],
-            "any": lambda: recorded.of_agents(torch.tensor([index])),
+            "any": lambda: recorded.rows_of_agents(torch.tensor([index])),
             "population": lambda: first,
         }
         self._starts = recorded.state[rows[start]()]
@@ -104,55 +104,63 @@ class SimulatedEpisodes:
         self.max_steps = max_steps or int(recorded.lengths.max()) - 1
         self.observation_space, self.action_space = trajectory_spaces(recorded)
         self._states = torch.zeros(members, count, recorded.schema.state_dim)
-        self._shown, self._steps = torch.zeros(count, dtype=torch.int64), np.zeros(count, dtype=np.int64)
+        self._observed_member = torch.zeros(count, dtype=torch.int64)
+        self._steps = np.zeros(count, dtype=np.int64)
 
     def restart(self, rows: np.ndarray, generator: np.random.Generator) -> None:
-        """Begin anew in some rows, given by their indices."""
-        chosen = torch.from_numpy(generator.integers(len(self._starts), size=len(rows)))
+        """Start new episodes in the rows with these indices."""
+        drawn = torch.from_numpy(generator.integers(len(self._starts), size=len(rows)))
         index = torch.from_numpy(rows)
-        self._states[:, index] = self._starts[chosen]
+        self._states[:, index] = self._starts[drawn]
         self._steps[rows] = 0
         if self._member == "random":
-            self._shown[index] = torch.from_numpy(generator.integers(len(self._states), size=len(rows)))
+            self._observed_member[index] = torch.from_numpy(generator.integers(len(self._states), size=len(rows)))
         elif self._member != "mean":
-            self._shown[index] = self._member
+            self._observed_member[index] = self._member
 
     def observe(self) -> np.ndarray:
-        """What is seen, shape (B, D), float32."""
-        observed: np.ndarray = self._observed(self._states).numpy().copy()
-        return observed
+        """Return the observations, shape (B, D), float32."""
+        observation: np.ndarray = self._observe_members(self._states).numpy().copy()
+        return observation
 
     @torch.no_grad()
     def step(self, actions: np.ndarray) -> Step:
-        """Apply actions, (B,) codes or (B, A) amounts; episodes that have ended simply go on.
+        """Apply actions, (B,) codes or (B, A) continuous; episodes that have ended continue until they are restarted.
 
-        Amounts beyond their recorded range count as its ends; of a category's indicators the largest one counts.
+        See :meth:`realized` for actions outside the action space.
         """
-        taken = self.realized(np.asarray(actions))
-        before, states = self._observed(self._states), self._dynamics.step(self._states, taken)
+        realized = self.realized(np.asarray(actions))
+        before, states = self._observe_members(self._states), self._dynamics.step(self._states, realized)
         diverged = ~states.isfinite().all(-1).all(0)
         states = torch.where(diverged[:, None], self._states, states)
-        after = self._observed(states)
-        reward = torch.where(diverged, 0.0, self._objective.reward(before, taken, after).double())
-        ended = self._objective.terminated(after) & ~diverged
+        after = self._observe_members(states)
+        reward = torch.where(diverged, 0.0, self._objective.reward(before, realized, after).double())
+        terminated = self._objective.terminated(after) & ~diverged
         self._states = states
         self._steps += 1
-        cut = ((self._steps >= self.max_steps) | diverged.numpy()) & ~ended.numpy()
-        return Step(reward.numpy(), ended.numpy(), cut, diverged.numpy())
+        truncated = ((self._steps >= self.max_steps) | diverged.numpy()) & ~terminated.numpy()
+        return Step(reward.numpy(), terminated.numpy(), truncated, diverged.numpy())
 
-    def _observed(self, states: Tensor) -> Tensor:
+    def _observe_members(self, states: Tensor) -> Tensor:
+        """Members' states (M, B, D) -> the observed ones (B, D)."""
         if self._member == "mean":
             return states.mean(0)
-        return states[self._shown, torch.arange(states.shape[1])]
+        return states[self._observed_member, torch.arange(states.shape[1])]
 
     def realized(self, actions: np.ndarray) -> Tensor:
-        """Actions as they are applied: within their ranges, one category of each set."""
+        """Project actions to valid ones: clip them to recorded ranges, and keep only the largest indicator of a column.
+
+        Raises
+        ------
+        ConfigurationError
+            If a code is unknown.
+        """
         space = self.action_space
         if not isinstance(space, gymnasium.spaces.Box):
             assert isinstance(space, gymnasium.spaces.Discrete)
             codes = actions.astype(np.int64)
             if bool(((codes != actions) | (codes < 0) | (codes >= space.n)).any()):
-                raise ConfigurationError(f"unknown action: the known ones are 0 … {space.n - 1}")
+                raise ConfigurationError(f"unknown action, expected 0 … {space.n - 1}")
             return torch.from_numpy(codes)
         clipped = np.clip(actions.astype(np.float32), space.low, space.high)
         return one_category_each(torch.from_numpy(clipped), self._schema)

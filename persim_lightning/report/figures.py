@@ -1,4 +1,4 @@
-"""Figures of the report (plotly)."""
+"""Draws the figures of the report (plotly)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-_BLUE, _BAND, _GREY = "#1f63b5", "rgba(31,99,181,0.18)", "#444"
+_BLUE, _BAND, _GRAY = "#1f63b5", "rgba(31,99,181,0.18)", "#444"
 _MODES = ("agent", "state", "action")
-# More panels would be unreadable.
+# Largest number of panels that stay readable.
 MAX_COORDINATES = 6
-# Below it everything is rounding.
+# Smaller values are rounding errors.
 _FLOOR = 1e-14
 
 
@@ -34,7 +34,7 @@ class Episode(NamedTuple):
 
 
 class Horizon(NamedTuple):
-    """Errors against steps ahead, of one agent or of all together.
+    """Errors against steps ahead, for one agent or all agents together.
 
     Attributes
     ----------
@@ -53,13 +53,13 @@ class Horizon(NamedTuple):
 def latent_map(
     points: np.ndarray, share: np.ndarray, labels: Sequence[str], covariates: dict[str, np.ndarray]
 ) -> go.Figure:
-    """Agents in the plane in which their factors differ most, colored by what they were never shown.
+    """Draw agents in the plane of their factors' two principal components, colored by covariates.
 
     Parameters
     ----------
     points : ndarray, shape (N, 2)
     share : ndarray, shape (2,)
-        Of the differences that either direction holds.
+        Share of the variance that each direction explains.
     labels : sequence of str
     covariates : dict of name to ndarray of shape (N,)
     """
@@ -88,13 +88,13 @@ def latent_map(
             for name in names
         ]
         figure.update_layout(updatemenus=[_menu(buttons)])
-    figure.update_xaxes(title=f"first direction ({share[0]:.0%} of the differences)")
-    figure.update_yaxes(title=f"second direction ({share[1]:.0%})")
+    figure.update_xaxes(title=f"first component ({share[0]:.0%} of the variance)")
+    figure.update_yaxes(title=f"second component ({share[1]:.0%})")
     return _styled(figure, 480)
 
 
 def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) -> go.Figure:
-    """Predictions with their intervals against what happened, an agent at a time."""
+    """Draw predictions with intervals, and recorded states; a menu selects the agent."""
     shown = state[:MAX_COORDINATES]
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
@@ -112,14 +112,14 @@ def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) ->
                 )
             line = {"color": _BLUE, "width": 2}
             figure.add_scatter(x=steps, y=episode.mean[:, d], line=line, name="predicted", **common, **place)
-            line = {"color": _GREY, "width": 1.5, "dash": "dot"}
+            line = {"color": _GRAY, "width": 1.5, "dash": "dot"}
             figure.add_scatter(x=steps, y=episode.recorded[:, d], line=line, name="recorded", **common, **place)
-    each = len(figure.data) // len(episodes)
+    traces = len(figure.data) // len(episodes)
     buttons = [
         {
             "label": f"agent {episode.agent}",
             "method": "update",
-            "args": [{"visible": [trace // each == index for trace in range(len(figure.data))]}],
+            "args": [{"visible": [trace // traces == index for trace in range(len(figure.data))]}],
         }
         for index, episode in enumerate(episodes)
     ]
@@ -129,7 +129,7 @@ def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) ->
 
 
 def horizon(curves: Sequence[Horizon], level: float) -> go.Figure:
-    """Error and coverage of intervals against steps ahead."""
+    """Draw the error and the coverage of intervals against steps ahead."""
     calibrated = curves[0].covered is not None
     titles = ["error, in standard deviations of the states", f"share inside {level:.0%} intervals"]
     figure = make_subplots(1, 1 + calibrated, subplot_titles=titles[: 1 + calibrated])
@@ -142,16 +142,16 @@ def horizon(curves: Sequence[Horizon], level: float) -> go.Figure:
             figure.add_scatter(x=steps, y=curve.covered, row=1, col=2, showlegend=False, **common)
     figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=1, col=1)
     if calibrated:
-        figure.add_hline(y=level, line={"dash": "dash", "color": _GREY}, row=1, col=2)
+        figure.add_hline(y=level, line={"dash": "dash", "color": _GRAY}, row=1, col=2)
         figure.update_yaxes(range=[0, 1.03], row=1, col=2)
     figure.update_xaxes(title="steps ahead")
     return _styled(figure, 400)
 
 
 def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> go.Figure:
-    """What decompositions of each rank leave unexplained, and how fast the modes' singular values fall."""
+    """Draw the errors of decompositions and of short fits against the rank, and the modes' singular values."""
     truth = None if theorem is None else theorem["truth"]
-    panels = [name for name, known in (("truth", truth), ("selection", selection), ("spectra", theorem)) if known]
+    panels = [name for name, values in (("truth", truth), ("selection", selection), ("spectra", theorem)) if values]
     titles = {
         "truth": "best decomposition of the true dynamics",
         "selection": "held-out error of short fits",
@@ -166,9 +166,9 @@ def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> g
         elif name == "selection":
             assert selection is not None
             errors = sorted((int(rank), error) for rank, error in selection["errors"].items())
-            tried, found = zip(*errors, strict=True)
-            figure.add_scatter(x=tried, y=found, name="short fits", **place)
-            figure.add_vline(x=selection["rank"], line={"dash": "dot", "color": _GREY}, **place)
+            candidates, values = zip(*errors, strict=True)
+            figure.add_scatter(x=candidates, y=values, name="short fits", **place)
+            figure.add_vline(x=selection["rank"], line={"dash": "dot", "color": _GRAY}, **place)
         else:
             assert theorem is not None
             source = theorem["learned"] or theorem["truth"]["merged"]
@@ -183,17 +183,17 @@ def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> g
 
 
 def _draw_truth(figure: go.Figure, theorem: dict[str, Any], place: dict[str, int]) -> None:
-    whole, learned = theorem["truth"]["merged"], theorem["learned"]
+    truth, learned = theorem["truth"]["merged"], theorem["learned"]
     for kind, label in (("cp", "CP"), ("tucker", "Tucker")):
-        figure.add_scatter(x=whole["ranks"], y=np.maximum(whole[kind], _FLOOR), name=label, **place)
+        figure.add_scatter(x=truth["ranks"], y=np.maximum(truth[kind], _FLOOR), name=label, **place)
     if learned is not None and learned["against_truth"] is not None:
-        at, error = max(learned["ranks"]), learned["against_truth"]["error"]
+        rank, error = max(learned["ranks"]), learned["against_truth"]["error"]
         marker = {"symbol": "star", "size": 13, "color": "#b91c1c"}
-        figure.add_scatter(x=[at], y=[error], mode="markers", marker=marker, name="your model", **place)
+        figure.add_scatter(x=[rank], y=[error], mode="markers", marker=marker, name="your model", **place)
 
 
 def training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> go.Figure:
-    """Losses, (epochs, values) each, against epochs."""
+    """Draw losses against epochs; `curves` maps a name to (epochs, values)."""
     figure = go.Figure()
     for name, (epochs, values) in curves.items():
         mode = "lines+markers" if len(epochs) < 30 else "lines"
@@ -204,12 +204,12 @@ def training(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> g
 
 
 def coverage(states: np.ndarray, names: Sequence[str]) -> go.Figure:
-    """Histograms of recorded states, shape (R, D)."""
+    """Draw histograms of recorded states, shape (R, D)."""
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
     figure = make_subplots(rows, columns, subplot_titles=list(names), vertical_spacing=0.35 / rows)
     for d in range(len(names)):
-        # Counted here: the page need not hold every row.
+        # Counted here, so that the page does not contain every row.
         counts, edges = np.histogram(states[:, d].astype(np.float64), bins=40)
         figure.add_bar(
             x=(edges[1:] + edges[:-1]) / 2,
@@ -233,7 +233,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         template="plotly_white",
         height=height,
         margin={"t": 80, "r": 20, "b": 50, "l": 60},
-        # Beside the menu, and clear of the tools at the right.
+        # To the right of the menu, and below the tools of the modebar.
         legend={"orientation": "h", "y": 1 + 28 / height, "yanchor": "bottom", "x": 0.15, "xanchor": "left"},
         font={"family": "system-ui, sans-serif", "size": 13},
         paper_bgcolor="rgba(0,0,0,0)",

@@ -1,4 +1,4 @@
-"""The page itself: one HTML file that needs nothing else, neither network nor other files."""
+"""Builds the report as a single HTML file, which needs neither a network nor other files."""
 
 from __future__ import annotations
 
@@ -15,48 +15,53 @@ from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.report.contents import Section, Table, sections
 from persim_lightning.report.what_if import what_if_data
 
-# Agents that the what-if panel offers, and steps that it shows at first.
+# Largest number of agents in the what-if panel, and initial number of steps.
 _MAX_AGENTS, _STEPS = 100, 50
 
 
 def report_page(folder: Path, simulator: PersonalizedSimulator, agents: tuple[int | str, ...], level: float) -> str:
-    """A report as HTML.
+    """Build a report as HTML.
 
     Parameters
     ----------
     folder : Path
-        A run folder of `tools/fit.py`, or what :meth:`PersonalizedSimulator.save` wrote.
+        A run folder, or a folder that :meth:`PersonalizedSimulator.save` wrote.
     simulator : PersonalizedSimulator
-        What lies there.
+        The simulator in the folder.
     agents : tuple of int or str
-        Agents that the what-if panel offers.
+        Agents in the what-if panel.
     level : float
-        Of intervals.
+        Level of the intervals.
+
+    Raises
+    ------
+    ConfigurationError
+        If intervals of this level are not calibrated.
     """
     if simulator.calibration is not None:
         simulator.calibration.check(level)
-    told = sections(folder, simulator, level)
-    plots = {part.key: json.loads(part.figure.to_json()) for part in told if part.figure is not None}
-    parts = [("what-if", "What if?"), *((part.key, part.title) for part in told)]
+    contents = sections(folder, simulator, level)
+    plots = {section.key: json.loads(section.figure.to_json()) for section in contents if section.figure is not None}
+    anchors = [("what-if", "What if?"), *((section.key, section.title) for section in contents)]
     schema = simulator.schema
     longest = int(simulator.trajectories.lengths.max()) - 1
     note = (
         f"Bands are intervals of level {level:g}."
         if simulator.calibration is not None
-        else "Thin lines are the ensemble's members; this run has no calibrated intervals."
+        else "Thin lines are the members of the ensemble; this run has no calibrated intervals."
     )
     return Template(_asset("page.html")).substitute(
         title=html.escape(folder.resolve().name),
         subtitle=html.escape(
             f"{len(simulator.agents)} agents; states {', '.join(schema.state)}; actions "
-            f"{', '.join(column.name for column in schema.actions_as_given)}"
+            f"{', '.join(column.name for column in schema.user_actions)}"
         ),
         style=_asset("page.css"),
         plotly=get_plotlyjs(),
-        navigation=" ".join(f'<a href="#{key}">{html.escape(title)}</a>' for key, title in parts),
+        navigation=" ".join(f'<a href="#{key}">{html.escape(title)}</a>' for key, title in anchors),
         interval_note=note,
         steps=min(_STEPS, longest),
-        sections="\n".join(_section(part) for part in told),
+        sections="\n".join(map(_section, contents)),
         what_if_data=_json(what_if_data(simulator, agents, level)),
         what_if=_asset("what_if.js"),
         panel=_asset("panel.js"),
@@ -65,16 +70,16 @@ def report_page(folder: Path, simulator: PersonalizedSimulator, agents: tuple[in
 
 
 def offered_agents(simulator: PersonalizedSimulator) -> tuple[int | str, ...]:
-    """Agents of the what-if panel where none are named: up to 100 that have recorded rows, the first ones."""
+    """Return the default agents of the what-if panel: the first 100 that have recorded rows."""
     recorded = set(simulator.trajectories.agent_ids)
     return tuple(label for label in simulator.agents if label in recorded)[:_MAX_AGENTS]
 
 
-def _section(part: Section) -> str:
-    plot = "" if part.figure is None else f'<div id="plot-{part.key}" class="plot"></div>'
-    tables = "".join(_table(table) for table in part.tables)
-    text = f"<p>{html.escape(part.text)}</p>" if part.text else ""
-    return f'<section id="{part.key}">\n<h2>{html.escape(part.title)}</h2>\n{text}{plot}{tables}\n</section>'
+def _section(section: Section) -> str:
+    plot = "" if section.figure is None else f'<div id="plot-{section.key}" class="plot"></div>'
+    tables = "".join(_table(table) for table in section.tables)
+    text = f"<p>{html.escape(section.text)}</p>" if section.text else ""
+    return f'<section id="{section.key}">\n<h2>{html.escape(section.title)}</h2>\n{text}{plot}{tables}\n</section>'
 
 
 def _table(table: Table) -> str:
@@ -85,7 +90,7 @@ def _table(table: Table) -> str:
 
 
 def _json(values: Any) -> str:
-    """JSON that cannot end the script element that it stands in."""
+    """Format JSON for a script element; `<` is escaped, so that no text can close the element."""
     return json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -1,21 +1,21 @@
 "use strict";
 
-/** The what-if panel: reads its controls, asks what_if.js, and draws the answer. */
+/** The what-if panel: reads the controls, simulates with what_if.js, and draws the result. */
 (() => {
   const packed = JSON.parse(document.getElementById("what-if-data").textContent);
   const prepared = prepare(packed);
   const { data } = prepared;
   const element = (id) => document.getElementById(id);
   const option = (select, value, text) => {
-    const made = document.createElement("option");
-    made.value = value;
-    made.textContent = text;
-    select.append(made);
+    const item = document.createElement("option");
+    item.value = value;
+    item.textContent = text;
+    select.append(item);
   };
   data.agents.forEach((label, index) => option(element("wi-agent"), index, label));
 
-  /** A control for a value of every action column, for the first and the second action of a pattern. */
-  const controls = (place) => {
+  /** Creates a control for every action column in `group`: the first or the second action of a pattern. */
+  const controls = (group) => {
     let coordinate = 0;
     return data.columns.map((column) => {
       const label = document.createElement("label");
@@ -24,18 +24,18 @@
       if (column.categories !== null) {
         input = document.createElement("select");
         column.categories.forEach((name, code) => option(input, code, name));
-        if (place.id === "wi-second") input.value = String(column.categories.length - 1);
+        if (group.id === "wi-second") input.value = String(column.categories.length - 1);
         coordinate += data.discrete ? 1 : column.categories.length;
       } else {
         input = document.createElement("input");
         input.type = "number";
         input.step = "any";
-        input.value = Number((place.id === "wi-second" ? data.high : data.low)[coordinate].toPrecision(4));
+        input.value = Number((group.id === "wi-second" ? data.high : data.low)[coordinate].toPrecision(4));
         coordinate += 1;
       }
-      input.setAttribute("aria-label", `${place.id === "wi-second" ? "then " : ""}${column.name}`);
+      input.setAttribute("aria-label", `${group.id === "wi-second" ? "then " : ""}${column.name}`);
       label.append(input);
-      place.append(label);
+      group.append(label);
       return input;
     });
   };
@@ -91,13 +91,13 @@
           fillcolor: "rgba(31,99,181,0.18)", line: { width: 0 }, hoverinfo: "skip",
           name: `${Math.round(100 * data.level)} % interval` });
       } else
-        shown.trajectories.forEach((own, m) => traces.push({ ...place, x: steps, y: own.map((state) => state[d]),
+        shown.trajectories.forEach((states, m) => traces.push({ ...place, x: steps, y: states.map((state) => state[d]),
           line: { width: 1, color: "rgba(31,99,181,0.35)" }, name: "members", showlegend: d === 0 && m === 0,
           hoverinfo: "skip", mode: "lines" }));
       traces.push({ ...place, x: steps, y: shown.mean.map((state) => state[d]), mode: "lines", name: "predicted",
         line: { color: "#1f63b5", width: 2 } });
       traces.push({ ...place, x: shown.recorded.map((_, h) => h), y: shown.recorded.map((state) => state[d]),
-        mode: "lines", name: "recorded, under the recorded actions", line: { color: "#444", width: 1.5, dash: "dot" } });
+        mode: "lines", name: "recorded, with the recorded actions", line: { color: "#444", width: 1.5, dash: "dot" } });
     });
     Plotly.react("wi-plot", traces, layout, { responsive: true, displaylogo: false });
   };

@@ -1,4 +1,4 @@
-"""Rollouts that a report compares with what happened."""
+"""Compares rollouts with recorded trajectories, for the report."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from persim_lightning.data.tables.user import read_like
 from persim_lightning.evaluation.intervals import rollout_spread
 from persim_lightning.evaluation.prediction import HORIZON, START, EpisodeWindows, predict
 from persim_lightning.report.figures import Episode, Horizon
+from persim_lightning.store.names import PROVENANCE
 from persim_lightning.support.files import read_json
 
-# Agents that have curves of their own, episodes of each, and episodes in all.
+# Largest number of agents with a curve each, of episodes per agent, and of episodes in total.
 _MAX_AGENTS, _MAX_EPISODES, _MAX_WINDOWS = 8, 40, 1000
-# Share of a trajectory, at its end, that is predicted where there are no test trajectories.
+# Share of a trajectory, at its end, that is predicted if there are no test trajectories.
 _TAIL = 0.1
 
 
 @dataclass(frozen=True)
 class ComparedRollouts:
-    """Predictions beside what happened.
+    """Predicted and recorded states of E windows.
 
     Attributes
     ----------
-    told : str
-        What the trajectories are.
+    recorded : str
+        Description of the recorded trajectories.
     unseen : bool
-        Whether neither training nor the calibration of intervals has seen them.
+        Whether neither training nor the calibration of intervals used them.
     agents : list of str
-        Of every window.
+        Agent of every window.
     windows : EpisodeWindows
     predicted : Tensor, shape (E, H, D)
     half_width : Tensor, shape (E, H, D), or None
-        Of intervals, where the simulator is calibrated.
+        Half widths of the intervals; None if the simulator is not calibrated.
     scale : Tensor, shape (D,)
         Standard deviations of recorded states.
     """
 
-    told: str
+    recorded: str
     unseen: bool
     agents: list[str]
     windows: EpisodeWindows
@@ -50,8 +51,8 @@ class ComparedRollouts:
     scale: Tensor
 
     def episodes(self) -> list[Episode]:
-        """The first window of each of some agents."""
-        made = []
+        """Return the first window of each of the first agents."""
+        episodes = []
         for agent in list(dict.fromkeys(self.agents))[:_MAX_AGENTS]:
             row = self.agents.index(agent)
             steps, start = int(self.windows.steps[row]), self.windows.start[row][None]
@@ -60,16 +61,17 @@ class ComparedRollouts:
             )
             half = self.half_width
             width = None if half is None else torch.cat((torch.zeros_like(start), half[row, :steps])).numpy()
-            made.append(Episode(agent, mean, recorded, width))
-        return made
+            episodes.append(Episode(agent, mean, recorded, width))
+        return episodes
 
     def curves(self) -> list[Horizon]:
-        """Errors by horizon of every agent, or of all together where they are many."""
+        """Return errors by horizon for every agent, or for all together if there are many."""
         names = list(dict.fromkeys(self.agents))
         if len(names) > _MAX_AGENTS:
             return [self._curve("all agents", list(range(len(self.agents))))]
         return [
-            self._curve(f"agent {name}", [row for row, own in enumerate(self.agents) if own == name]) for name in names
+            self._curve(f"agent {name}", [row for row, agent in enumerate(self.agents) if agent == name])
+            for name in names
         ]
 
     def _curve(self, label: str, rows: list[int]) -> Horizon:
@@ -80,7 +82,7 @@ class ComparedRollouts:
         count = valid.sum(0)
 
         def mean(values: Tensor) -> Tensor:
-            """Over windows that have the step, (E, H) -> (H,)."""
+            """Mean over windows that have the step, (E, H) -> (H,)."""
             return torch.where(valid, values, 0.0).sum(0) / count
 
         rmse = mean((error / self.scale).square().mean(-1)).sqrt().numpy()
@@ -90,8 +92,8 @@ class ComparedRollouts:
         return Horizon(label, rmse, mean(inside).numpy())
 
 
-def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: float) -> ComparedRollouts | None:
-    """Roll out test trajectories where the run had any, the ends of its training trajectories otherwise.
+def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: float) -> ComparedRollouts | None:
+    """Predict the run's test trajectories, or the ends of its training trajectories if it had no test trajectories.
 
     Parameters
     ----------
@@ -99,22 +101,22 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
         Run folder.
     simulator : PersonalizedSimulator
     level : float
-        Of intervals.
+        Level of the intervals.
 
     Returns
     -------
     ComparedRollouts or None
-        None where no trajectory is long enough.
+        None if all trajectories are too short.
     """
-    path = folder / "provenance.json"
+    path = folder / PROVENANCE
     test = read_json(path)["data"].get("test_path") if path.is_file() else None
-    told, trajectories, unseen = "the ends of recorded trajectories", simulator.trajectories, False
+    recorded, trajectories, unseen = "the ends of recorded trajectories", simulator.trajectories, False
     start = trajectories.tail_starts(_TAIL)
     if test is not None and Path(test).is_file():
-        told, trajectories, unseen = "test trajectories", read_like(simulator.schema, Path(test)), True
+        recorded, trajectories, unseen = "test trajectories", read_like(simulator.schema, Path(test)), True
         start = torch.tensor(START).expand(trajectories.num_trajectories)
-    each = _MAX_EPISODES if trajectories.num_agents <= _MAX_AGENTS else 1
-    windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(each, _MAX_WINDOWS)
+    per_agent = _MAX_EPISODES if trajectories.num_agents <= _MAX_AGENTS else 1
+    windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(per_agent, _MAX_WINDOWS)
     if not len(windows.steps):
         return None
     windows = windows.trimmed()
@@ -126,4 +128,4 @@ def compared_rollouts(folder: Path, simulator: PersonalizedSimulator, level: flo
         half = simulator.calibration.half_width(spread, level)
     predicted = predict(population.simulator, index, windows)
     scale = population.simulator.state_encoder.state_std
-    return ComparedRollouts(told, unseen, list(map(str, labels)), windows, predicted, half, scale)
+    return ComparedRollouts(recorded, unseen, list(map(str, labels)), windows, predicted, half, scale)

@@ -1,8 +1,8 @@
 "use strict";
 
-/** Simulates agents in the page as persim_lightning.models.simulator.Simulator does. */
+/** Simulates agents in the page; must give the same states as persim_lightning.models.simulator.Simulator. */
 
-/** Arrays as {shape, data} from base64 of little-endian float32. */
+/** Decodes base64 of little-endian float32 to {shape, data}. */
 function unpack(packed) {
   if (packed === null) return null;
   const bytes = Uint8Array.from(atob(packed.base64), (character) => character.charCodeAt(0));
@@ -20,7 +20,7 @@ function gelu(x) {
   return 0.5 * x * (1 + erf(x * Math.SQRT1_2));
 }
 
-/** One member's affine map of a vector: weight (M, in, out), bias (M, 1, out). */
+/** Applies one member's affine layer to a vector: weight (M, in, out), bias (M, 1, out). */
 function affine(layer, member, input) {
   const [, inputs, outputs] = layer.weight.shape;
   const weight = layer.weight.data, first = member * inputs * outputs;
@@ -55,7 +55,7 @@ function unpackModel(model) {
   return result;
 }
 
-/** Vector w(a) of the action rank; `action` is a code, or an array of coordinates. */
+/** Action factor w(a); `action` is a code, or an array of coordinates. */
 function actionFactor(model, member, action) {
   if (model.actionNet === null) {
     const [, count, rank] = model.actionFactors.shape;
@@ -65,7 +65,7 @@ function actionFactor(model, member, action) {
   return network(model.actionNet, member, scaled);
 }
 
-/** What the state's vectors are multiplied by: u·w (CP), or the core contracted with both (Tucker). */
+/** Coefficients of the state factors: the product of agent and action factor (CP), or the core contracted with both (Tucker). */
 function coefficients(model, member, agentFactor, action) {
   const other = actionFactor(model, member, action);
   if (model.core === null) return Float64Array.from(agentFactor, (value, index) => value * other[index]);
@@ -78,7 +78,7 @@ function coefficients(model, member, agentFactor, action) {
   return result;
 }
 
-/** States behind the walls that the data have touched; contacts of one wall come before another's own position. */
+/** Stops a state at walls. If a wall is hit, its contact state replaces other coordinates, and has priority over their walls. */
 function stop(walls, state) {
   if (walls === null) return state;
   const size = state.length;
@@ -111,41 +111,41 @@ function nextState(model, member, agentFactor, state, action) {
   return stop(model.walls, following);
 }
 
-/** Trajectory of one member under one factor: H + 1 states. */
+/** Trajectory of one member with one agent factor: H + 1 states. */
 function rollout(model, member, agentFactor, start, actions) {
   const states = [Array.from(start)];
   for (const action of actions) states.push(nextState(model, member, agentFactor, states[states.length - 1], action));
   return states;
 }
 
-/** Members' trajectories, their mean, and half the width of intervals where they are calibrated. */
+/** Trajectories of all members, their mean, and the half widths of intervals (null if they are not calibrated). */
 function simulate(data, model, agent, start, actions) {
   const [members, agents, rank] = model.factors.shape;
   const size = start.length;
   const factor = (m) => model.factors.data.subarray((m * agents + agent) * rank, (m * agents + agent + 1) * rank);
   const trajectories = Array.from({ length: members }, (_, m) => rollout(model, m, factor(m), start, actions));
   const mean = trajectories[0].map((state, h) =>
-    state.map((_, d) => trajectories.reduce((sum, own) => sum + own[h][d], 0) / members));
+    state.map((_, d) => trajectories.reduce((sum, states) => sum + states[h][d], 0) / members));
   if (!data.draws) return { trajectories, mean, halfWidth: null };
   const count = data.draws.shape[1];
-  const drawn = [];
+  const samples = [];
   for (let m = 0; m < members; m++)
     for (let k = 0; k < count; k++) {
       const first = ((m * count + k) * agents + agent) * rank;
-      drawn.push(rollout(model, m, data.draws.data.subarray(first, first + rank), start, actions));
+      samples.push(rollout(model, m, data.draws.data.subarray(first, first + rank), start, actions));
     }
   const halfWidth = mean.map((state, h) => state.map((_, d) => {
     if (h === 0) return 0;
-    const center = drawn.reduce((sum, own) => sum + own[h][d], 0) / drawn.length;
-    const variance = drawn.reduce((sum, own) => sum + (own[h][d] - center) ** 2, 0) / drawn.length;
+    const center = samples.reduce((sum, states) => sum + states[h][d], 0) / samples.length;
+    const variance = samples.reduce((sum, states) => sum + (states[h][d] - center) ** 2, 0) / samples.length;
     const spread = Math.max(Math.sqrt(variance), data.floor * model.deltaRms.data[d]);
     return spread * data.widths.data[(h - 1) * size + d];
   }));
   return { trajectories, mean, halfWidth };
 }
 
-/** Numbers in [0, 1) that depend on a seed alone. */
-function chance(seed) {
+/** Random number generator (xorshift32): returns a function that draws uniform numbers in [0, 1). */
+function randomGenerator(seed) {
   let state = (seed * 2654435761 + 1) >>> 0 || 1;
   const next = () => {
     state ^= state << 13; state >>>= 0;
@@ -153,25 +153,25 @@ function chance(seed) {
     state ^= state << 5; state >>>= 0;
     return state / 4294967296;
   };
-  // The first numbers of small seeds are small, too.
-  for (let drawn = 0; drawn < 20; drawn++) next();
+  // Discard the first numbers: those of small seeds are small, too.
+  for (let count = 0; count < 20; count++) next();
   return next;
 }
 
-/** The actions of a pattern, as the model takes them, from a recorded row on. */
+/** Encoded actions of a pattern, starting at a recorded row. */
 function patternActions(data, pattern, record, row, steps) {
   const [rows, width] = [record.action.shape[0], record.action.shape[1] ?? 1];
   const recorded = (h) => {
-    const own = record.action.data.subarray((row + h) * width, (row + h + 1) * width);
-    return data.discrete ? own[0] : Array.from(own);
+    const action = record.action.data.subarray((row + h) * width, (row + h + 1) * width);
+    return data.discrete ? action[0] : Array.from(action);
   };
-  const random = chance(pattern.seed);
+  const random = randomGenerator(pattern.seed);
   const encode = (values) => {
     if (data.discrete) return values[0];
     return data.columns.flatMap((column, index) =>
       column.categories === null ? [values[index]] : column.categories.map((_, code) => Number(code === values[index])));
   };
-  const drawn = () => {
+  const sample = () => {
     let coordinate = 0;
     return data.columns.map((column) => {
       if (column.categories !== null) {
@@ -186,23 +186,23 @@ function patternActions(data, pattern, record, row, steps) {
   const available = pattern.kind === "recorded" ? Math.min(steps, rows - row) : steps;
   return Array.from({ length: available }, (_, h) => {
     if (pattern.kind === "recorded") return recorded(h);
-    if (pattern.kind === "random") return encode(drawn());
+    if (pattern.kind === "random") return encode(sample());
     if (pattern.kind === "switch" && Math.floor(h / pattern.every) % 2 === 1) return encode(pattern.second);
     return encode(pattern.first);
   });
 }
 
-/** Read the page's data once; what stays packed in JSON is megabytes. */
+/** Unpacks the page's data; call it only once, because the data are megabytes. */
 function prepare(packed) {
   const data = { ...packed };
   for (const name of ["draws", "widths"]) if (data[name]) data[name] = unpack(data[name]);
-  data.recorded = packed.recorded.map((own) => ({
-    time: own.time, state: unpack(own.state), action: unpack(own.action),
+  data.recorded = packed.recorded.map((record) => ({
+    time: record.time, state: unpack(record.state), action: unpack(record.action),
   }));
   return { data, model: unpackModel(packed.model) };
 }
 
-/** Everything the panel shows for a choice of the reader. */
+/** Simulates the reader's choice; returns everything that the panel shows. */
 function answer(prepared, choice) {
   const { data, model } = prepared;
   const record = data.recorded[choice.agent], size = data.state.length;

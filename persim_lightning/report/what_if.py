@@ -1,4 +1,4 @@
-"""What the page needs to simulate agents by itself: weights, draws of factors, recorded beginnings, interval widths."""
+"""Data with which the page simulates agents: weights, samples of factors, recorded rows, interval widths."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from persim_lightning.models.factorization import TuckerLayer
 from persim_lightning.models.layers import MemberLinear, SkipMLP
 from persim_lightning.models.simulator import Simulator
 
-# Recorded rows of an agent that the page holds, and the longest simulation that it offers.
+# Largest number of recorded rows per agent in the page, and of simulated steps.
 MAX_ROWS = 200
 MAX_STEPS = 200
 
 
 def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...], level: float) -> dict[str, Any]:
-    """All that `what_if.js` computes with, ready for JSON.
+    """Collect the data of `what_if.js`, ready for JSON.
 
     Parameters
     ----------
     simulator : PersonalizedSimulator
     agents : tuple of int or str
-        Agents that the page offers; all of them have recorded rows.
+        Agents in the panel; all must have recorded rows.
     level : float
-        Of intervals; they are left out where the simulator is not calibrated.
+        Level of the intervals, which are left out if the simulator is not calibrated.
     """
     recorded, schema = simulator.trajectories, simulator.schema
     index = simulator.population.index(agents)
@@ -43,12 +43,12 @@ def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...]
                 "name": column.name,
                 "categories": None if column.categories is None else list(map(str, column.categories)),
             }
-            for column in schema.actions_as_given
+            for column in schema.user_actions
         ],
         "discrete": schema.num_actions is not None,
         "maxSteps": MAX_STEPS,
         "model": model_data(simulator.population.simulator, index),
-        "recorded": [_beginning(simulator, label) for label in agents],
+        "recorded": [_first_rows(simulator, label) for label in agents],
     }
     if schema.num_actions is None:
         data["low"], data["high"] = (values.tolist() for values in recorded.action_range())
@@ -61,7 +61,7 @@ def what_if_data(simulator: PersonalizedSimulator, agents: tuple[int | str, ...]
 
 
 def model_data(simulator: Simulator, agents: Tensor) -> dict[str, Any]:
-    """Weights and constants of a population's simulator, and the factors of some agents."""
+    """Collect weights and constants of a population's simulator, and the factors of some agents, ready for JSON."""
     walls, encoder, actions = simulator.walls, simulator.state_encoder, simulator.action_encoder
     model: dict[str, Any] = {
         "members": simulator.members,
@@ -103,16 +103,16 @@ def _layer(layer: MemberLinear) -> dict[str, Any]:
 
 
 def _array(values: Tensor) -> dict[str, Any]:
-    """Shape and base64 of little-endian float32, which also holds infinities and NaN."""
+    """Shape, and base64 of little-endian float32: shorter than JSON numbers, and allows infinities and NaN."""
     array = values.detach().cpu().numpy().astype("<f4")
     return {"shape": list(array.shape), "base64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()}
 
 
-def _beginning(simulator: PersonalizedSimulator, agent: int | str) -> dict[str, Any]:
-    """The first rows of the agent's first trajectory that has a transition, with one action less."""
+def _first_rows(simulator: PersonalizedSimulator, agent: int | str) -> dict[str, Any]:
+    """First rows of the agent's first trajectory with a transition; there is one action less than states."""
     recorded = simulator.trajectories
-    moving = (recorded.agent == recorded.agent_ids.index(agent)) & (recorded.lengths > 1)
-    first = int(moving.nonzero()[0, 0])
+    candidates = (recorded.agent == recorded.agent_ids.index(agent)) & (recorded.lengths > 1)
+    first = int(candidates.nonzero()[0, 0])
     start, end = recorded.offsets[first : first + 2].tolist()
     end = min(end, start + MAX_ROWS + 1)
     return {

@@ -1,4 +1,4 @@
-"""The configurations that ship with the package, found by name or by path from any folder."""
+"""Finds the configurations that ship with the package, by name or by path, from any working folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _OPTIONS = ("--config", "-c")
 
 
 def shipped_folder() -> Path:
-    """Folder of the shipped YAMLs: in the installed package, or at the top of a checkout.
+    """Return the folder of the shipped YAMLs: in the installed package, or at the top of a checkout.
 
     Raises
     ------
     ConfigurationError
-        If the installation has none.
+        If the folder is missing.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "conf", package.parent / "conf"):
@@ -30,22 +30,22 @@ def shipped_folder() -> Path:
 
 
 def find_configuration(name: str | Path, kind: str = "", folder: Path | None = None) -> Path:
-    """Path of a configuration.
+    """Return the path of a configuration.
 
     Parameters
     ----------
     name : str or Path
-        A path to a YAML, or the name of one in `folder`, such as `mountaincar`. A file wins over a name, and a
-        note says so.
+        Path of a YAML, or the name of one in `folder`, such as `mountaincar`. If a file has the same name as a
+        configuration, the file is used, and a note says so.
     kind : str
         Subfolder: `planning`, `methods`, `benchmark` or `policies`; empty for fits.
     folder : Path, optional
-        Where names are looked up; the shipped configurations by default.
+        Folder in which names are looked up; the shipped configurations by default.
 
     Raises
     ------
     ConfigurationError
-        If there is none; lists the names that exist.
+        If there is no such configuration; lists the names that exist.
     """
     path = Path(name)
     names = configuration_names(kind, folder)

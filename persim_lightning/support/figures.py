@@ -1,17 +1,21 @@
-"""Writes matplotlib figures."""
+"""Saves matplotlib figures; the only place that knows resolution and format."""
 
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from persim_lightning.support.files import atomic_write
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Save as PNG, whole or not at all, and close the figure."""
+    """Save a figure as PNG, atomically, and close it."""
+    # Imported late: commands that draw nothing should not wait for matplotlib.
+    import matplotlib.pyplot as plt
+
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=130)
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, JSON that any reader accepts, and tables in Markdown."""
+"""Writes files atomically; reads and writes strict JSON; formats Markdown tables."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from persim_lightning.errors import ConfigurationError
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` and rename it to `path` when the block succeeds.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
-    The temporary file is removed when the block fails. Missing folders are made.
+    The temporary file is removed if the block fails. Missing folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
@@ -32,11 +32,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before work is done for it.
+    """Check that a file can be written, before its content is computed.
 
     Raises
     ------
     ConfigurationError
+        If it cannot be written.
     """
     existing = next(folder for folder in path.absolute().parents if folder.exists())
     try:
@@ -53,7 +54,7 @@ def write_json(values: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read what :func:`write_json` wrote.
+    """Read a JSON file.
 
     Raises
     ------
@@ -63,10 +64,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ConfigurationError(f"{path} is damaged ({error}): remove it, or make it anew") from error
+        raise ConfigurationError(f"{path} is damaged ({error}): remove it, or create it again") from error
 
 
 def _finite(values: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not know, by None."""
     if isinstance(values, float):
         return values if math.isfinite(values) else None
     if isinstance(values, dict):
@@ -77,9 +79,9 @@ def _finite(values: Any) -> Any:
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a table."""
-    written = ([cell.replace("|", r"\|") for cell in cells] for cells in (headings, ["---"] * len(headings), *rows))
-    return [f"| {' | '.join(cells)} |" for cells in written]
+    """Lines of a Markdown table."""
+    escaped = ([cell.replace("|", r"\|") for cell in cells] for cells in (headings, ["---"] * len(headings), *rows))
+    return [f"| {' | '.join(cells)} |" for cells in escaped]
 
 
 def file_sha256(path: Path) -> str:

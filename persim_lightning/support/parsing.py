@@ -1,4 +1,4 @@
-"""Command lines and settings files: what is wrong with them is said in one line."""
+"""Parses command lines and settings files; reports the user's errors in one line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Settings = TypeVar("Settings")
 
 
 def one_line(text: object) -> str:
-    """A message without line breaks."""
+    """Remove the line breaks from a message."""
     return " ".join(str(text).split())
 
 
 def user_error(error: BaseException) -> PersimError | None:
-    """The PersimError that an exception is or was raised from; libraries wrap what a constructor raises."""
+    """Return the PersimError that caused an exception, or None; libraries wrap the errors of constructors."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PersimError):
         cause = cause.__cause__ or cause.__context__
@@ -31,7 +31,7 @@ def user_error(error: BaseException) -> PersimError | None:
 
 
 def one_line_errors(command: Callable[Args, None]) -> Callable[Args, None]:
-    """Let a command end with one line on standard error and status 1 where the user's input is at fault."""
+    """Decorate a command: print errors in the user's input as one line on standard error, and exit with status 1."""
 
     @functools.wraps(command)
     def wrapped(*args: Args.args, **kwargs: Args.kwargs) -> None:
@@ -53,10 +53,10 @@ def one_line_errors(command: Callable[Args, None]) -> Callable[Args, None]:
 
 
 def _lightning_error(error: Exception) -> Exception | None:
-    """A complaint of Lightning's about the settings of its Trainer; Lightning is not imported for it."""
+    """Return the error if Lightning raised it about its Trainer's settings. Does not import Lightning."""
     exceptions: Any = sys.modules.get("pytorch_lightning.utilities.exceptions")
-    is_complaint = exceptions is not None and isinstance(error, exceptions.MisconfigurationException)
-    return error if is_complaint else None
+    is_misconfiguration = exceptions is not None and isinstance(error, exceptions.MisconfigurationException)
+    return error if is_misconfiguration else None
 
 
 class OneLineErrors:
@@ -77,7 +77,7 @@ class SettingsParser(OneLineErrors, ArgumentParser):
 
 
 def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Settings:
-    """An instance of a class from a YAML, or from the content of one, that holds its constructor's arguments.
+    """Create an instance of a class from a YAML, or from the content of a YAML, with its constructor's arguments.
 
     Raises
     ------
@@ -95,13 +95,18 @@ def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Setti
 
 
 def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str, ...]:
-    """Agent ids from ids and ranges of integers, separated by commas: `0-4,17`.
+    """Select agents by ids and ranges of integers, separated by commas: `0-4,17`.
 
     Parameters
     ----------
     agent_ids : sequence of int or str
         All ids.
     text : str
+
+    Returns
+    -------
+    tuple of int or str
+        Selected ids, each once, in the order of `text`.
 
     Raises
     ------
@@ -110,16 +115,16 @@ def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str,
     """
     by_name = {str(label): label for label in agent_ids}
     names: list[str] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if part not in by_name and dash and first.isdigit() and last.isdigit():
+    for item in text.split(","):
+        first, dash, last = item.partition("-")
+        if item not in by_name and dash and first.isdigit() and last.isdigit():
             names += map(str, range(int(first), int(last) + 1))
         else:
-            names.append(part)
+            names.append(item)
     unknown = [name for name in names if name not in by_name]
-    some = ", ".join(list(by_name)[:5]) + (", …" if len(by_name) > 5 else "")
+    examples = ", ".join(list(by_name)[:5]) + (", …" if len(by_name) > 5 else "")
     if unknown:
-        raise ConfigurationError(f"agent '{unknown[0]}': there are {len(by_name)} agents ({some})")
+        raise ConfigurationError(f"unknown agent '{unknown[0]}': choose from the {len(by_name)} agents ({examples})")
     if not names:
-        raise ConfigurationError(f"agents '{text}' names no agent; there are {len(by_name)} ({some})")
+        raise ConfigurationError(f"agents '{text}': no agent is named; choose from the {len(by_name)} ({examples})")
     return tuple(dict.fromkeys(by_name[name] for name in names))

@@ -1,4 +1,4 @@
-"""Where a run came from: versions, seed, data, machine."""
+"""Records how a run was made: versions, seed, data, machine."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PACKAGES = (
 
 
 def provenance(data: dict[str, str | None], seed: int) -> dict[str, Any]:
-    """Facts that are needed to repeat a run.
+    """Collect the facts that are needed to repeat a run, ready for JSON.
 
     Parameters
     ----------
     data : dict
-        Tables and their hashes.
+        Paths of the tables, and their hashes.
     seed : int
     """
     return {

@@ -1,4 +1,4 @@
-"""Whether and how to use Weights & Biases: never prompts, offline without an account."""
+"""Chooses the mode of Weights & Biases; never prompts, and works offline without an account."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MODES = ("auto", "online", "offline", "disabled")
 
 
 def wandb_mode(requested: str) -> str:
-    """Mode of a run: online, offline or disabled.
+    """Return the mode of a run: online, offline or disabled.
 
     Parameters
     ----------
     requested : {'auto', 'online', 'offline', 'disabled'}
-        `auto` follows WANDB_MODE where it is set; otherwise online where an API key is found, and offline elsewhere.
+        `auto`: the value of WANDB_MODE if it is set; otherwise online if there is an API key, else offline.
     """
     if requested != "auto":
         return requested
@@ -27,7 +27,7 @@ def wandb_mode(requested: str) -> str:
 
 
 def wandb_settings(mode: str) -> Settings:
-    """Settings that keep W&B silent."""
+    """Return settings that keep W&B silent."""
     # Imported late: it takes a second, and most commands never log.
     import wandb
 
@@ -35,7 +35,7 @@ def wandb_settings(mode: str) -> Settings:
 
 
 def _has_key() -> bool:
-    """Whether W&B would find an API key. Asking W&B itself might prompt, or use the network."""
+    """Whether there is an API key for W&B. W&B's own check may prompt, or use the network."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

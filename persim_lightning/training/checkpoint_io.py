@@ -1,4 +1,4 @@
-"""Checkpoints that appear whole or not at all."""
+"""Writes checkpoints atomically."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from persim_lightning.support.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames.
+    """Writes a checkpoint to a temporary file in the target's folder, then renames it.
 
-    Lightning's own writer goes through the system's temporary folder, from where a move to another file system is a
-    copy: a kill in its midst would cost the only checkpoint.
+    Lightning's own writer uses the system's temporary folder. Moving a file from there to another file system copies
+    it: if the process is killed while copying, the only checkpoint is lost.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

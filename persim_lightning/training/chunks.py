@@ -1,4 +1,4 @@
-"""Optimizer steps over a chunk of batches, as every module of the package takes them."""
+"""Optimizer steps over a chunk of batches, shared by the package's LightningModules."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from persim_lightning.errors import PersimError
 
 
 def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any], Tensor], clip_norm: float) -> None:
-    """K optimizer steps, one after the other: Lightning's work around a step costs more than a small one's mathematics.
+    """Take K optimizer steps, one after the other, and log their mean loss as `train/loss`.
 
-    Logs the mean loss as `train/loss`.
+    Chunks save time: Lightning's overhead per call is larger than the cost of a small optimizer step.
 
     Parameters
     ----------
     module : LightningModule
-        With manual optimization, one optimizer and one scheduler.
+        Uses manual optimization, one optimizer and one scheduler.
     chunk : NamedTuple of Tensor, shapes (K, M, B, …)
     loss : callable, (batch of shapes (M, B, …)) -> (M,)
-        Of every member.
+        Loss of every member.
     clip_norm : float
         Largest norm of the gradient of the summed loss.
 
@@ -38,7 +38,7 @@ def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any],
     optimizer, scheduler = module.optimizers(), module.lr_schedulers()
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     losses = []
-    for batch in zip(*(part.unbind(0) for part in chunk), strict=True):
+    for batch in zip(*(tensor.unbind(0) for tensor in chunk), strict=True):
         value = loss(type(chunk)(*batch))
         optimizer.zero_grad()  # type: ignore[union-attr]
         module.manual_backward(value.sum())
@@ -56,7 +56,7 @@ def train_on_chunk(module: pl.LightningModule, chunk: Any, loss: Callable[[Any],
 
 
 def one_cycle_adam(parameters: Iterable[nn.Parameter], rate: float, steps: int) -> tuple[Adam, OneCycleLR]:
-    """Optimizer and one-cycle schedule, with its peak at `rate`, for a training of so many steps."""
-    # A small epsilon: factors of agents with few rows see gradients near Adam's default one.
+    """Create the optimizer and its one-cycle schedule of `steps` steps; the largest learning rate is `rate`."""
+    # A small epsilon: the factors of agents with few rows have gradients as small as Adam's default epsilon.
     optimizer = Adam(parameters, lr=rate, betas=(0.9, 0.99), eps=1e-12, fused=True)
     return optimizer, OneCycleLR(optimizer, max_lr=rate, total_steps=steps + 1, cycle_momentum=False)

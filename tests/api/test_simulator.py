@@ -275,7 +275,7 @@ def test_what_is_wrong_with_a_question_is_said(simulator):
             lambda: simulator.plan("p1", [1, 7], objective=lambda s, a, n: n[..., 0] * np.nan),
             "no plan has a finite value",
         ),
-        (lambda: simulator.counterfactual("p1", "soon"), "holds text that is no date"),
+        (lambda: simulator.counterfactual("p1", "soon"), "contains text that is not a date"),
         (lambda: simulator.counterfactual("p1", object()), "is no time"),
         (lambda: simulator.adapt({**patients(1, 5, 40), "patient": [3] * 5}), "ids are of type str"),
         (lambda: simulator.adapt(covariates={"patient": ["z", "z"], "a": [1.0, 2.0]}, known_covariates=KNOWN), "twice"),

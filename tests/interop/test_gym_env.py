@@ -169,5 +169,5 @@ def test_rewards_must_be_known(tmp_path, switched):
 def test_unknown_actions_are_refused(switched, action):
     environment = AgentEnv(switched, 0)
     environment.reset(seed=0)
-    with pytest.raises(ConfigurationError, match="unknown action: the known ones are 0 … 1"):
+    with pytest.raises(ConfigurationError, match="unknown action, expected 0 … 1"):
         environment.step(action)

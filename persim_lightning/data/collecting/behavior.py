@@ -1,4 +1,4 @@
-"""Who acts while data are collected: the behavior policies of the paper's data sets (PerSim, section 5)."""
+"""The behavior policies that collect the paper's data sets (PerSim, section 5)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.policies.behavior import load_policy, policy_name
 
-# Name of a data set -> probability of a random action; None is random play throughout.
+# Name of a data set -> probability of a random action; None: all actions are random.
 DATASETS: dict[str, float | None] = {"pure": 0.0, "random": None, "pure-eps-20": 0.2, "pure-eps-40": 0.4}
-# The prediction protocol's test policy acts randomly in a tenth of its steps.
+# Probability of a random action under the test policy of the prediction protocol.
 TEST_EPSILON = 0.1
 
 
 class Policy(Protocol):
-    """Chooses actions for a batch of states."""
+    """Selects actions for a batch of states."""
 
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
         """States (B, D) -> actions, (B,) int64 or (B, A) float64."""
@@ -53,7 +53,7 @@ class EpsilonPolicy:
 
 
 class AssignedPolicy:
-    """Row b of a batch follows `policies[assignment[b]]`.
+    """Lets row b of a batch follow `policies[assignment[b]]`.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class AssignedPolicy:
 
 
 def nearest_training_agent(environment: Environment, covariates: Tensor) -> Tensor:
-    """Which policy-training agent each agent resembles most.
+    """Find the policy-training agent that is most similar to each agent.
 
     Parameters
     ----------
@@ -81,25 +81,25 @@ def nearest_training_agent(environment: Environment, covariates: Tensor) -> Tens
     Returns
     -------
     Tensor, shape (B,), int64
-        Nearest by Euclidean distance of covariates, each divided by the width of its range; the first of several that
-        are equally near.
+        Index of the nearest agent by Euclidean distance of covariates, each divided by the width of its range; the
+        first index if several are equally near.
     """
     width = np.array([covariate.high - covariate.low for covariate in environment.covariates])
     difference = covariates.numpy()[:, None] - np.array(environment.policy_training_agents)
-    # Rounded, so that agents equally near are a tie on every machine.
+    # Rounded, so that equal distances compare as equal on every machine.
     distance = np.linalg.norm(difference / width, axis=-1).round(9)
     return torch.from_numpy(distance.argmin(1))
 
 
 def dataset_policy(environment: Environment, dataset: str, covariates: Tensor) -> Policy:
-    """The policy that moves the training agents of a data set.
+    """Build the behavior policy of a data set.
 
     Parameters
     ----------
     environment : Environment
     dataset : {'pure', 'random', 'pure-eps-20', 'pure-eps-40'}
-        `pure`: every agent acts by the policy of the policy-training agent that it resembles most. `pure-eps-E`: the
-        same, with a random action in E % of the steps.
+        `pure`: every agent follows the policy of the most similar policy-training agent. `pure-eps-E`: the same, with a
+        random action in E % of the steps. `random`: all actions are random.
     covariates : Tensor, shape (B, C)
 
     Raises
@@ -117,12 +117,12 @@ def dataset_policy(environment: Environment, dataset: str, covariates: Tensor) -
 
 
 def describe_dataset(environment: Environment, dataset: str) -> str:
-    """Who acts in a data set, in words; raises as :func:`dataset_policy` does."""
+    """Describe the behavior policy of a data set; raises the same errors as :func:`dataset_policy`."""
     epsilon = _epsilon(environment, dataset)
     if epsilon is None:
         return "uniformly random actions"
-    words = "each agent acts by the policy of the policy-training agent with the nearest covariates"
-    return f"{words}; a random action in {epsilon:.0%} of the steps" if epsilon else words
+    description = "each agent acts by the policy of the policy-training agent with the nearest covariates"
+    return f"{description}; a random action in {epsilon:.0%} of the steps" if epsilon else description
 
 
 def _epsilon(environment: Environment, dataset: str) -> float | None:
@@ -134,6 +134,6 @@ def _epsilon(environment: Environment, dataset: str) -> float | None:
 
 
 def test_policy(environment: Environment) -> Policy:
-    """The policy of the test trajectories: trained on the default agent, and random in 10 % of the steps."""
+    """Build the policy of the test trajectories: trained on the default agent, random in 10 % of the steps."""
     policy, _ = load_policy(policy_name(environment.name, "test"))
     return EpsilonPolicy(policy, environment, TEST_EPSILON)

@@ -1,32 +1,26 @@
-"""The card of a data set: what it holds, in JSON for programs, in Markdown and a picture for people."""
+"""The card of a data set, which summarizes it: JSON for programs, Markdown and a figure for people."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib.pyplot as plt
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from persim_lightning.data.tables.canonical import load_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import TableError
-from persim_lightning.support.figures import save_figure
 from persim_lightning.support.files import atomic_write, file_sha256, markdown_table, write_json
 from persim_lightning.types import Schema
 
-CARD_FILES = CARD, MARKDOWN, _PICTURE = "card.json", "card.md", "coverage.png"
+CARD_FILES = CARD, MARKDOWN, _FIGURE = "card.json", "card.md", "coverage.png"
 _ACTION_BINS = 10
-# Up to so many coordinates, the picture shows every pair of them; beyond, each by itself.
-_MAX_PAIRED = 4
 
 
 class CardSource(NamedTuple):
-    """What the table itself does not say: the data set's name, its policy in words, its seed."""
+    """How a table was collected: name of the data set, description of its behavior policy, seed."""
 
     dataset: str
     policy: str
@@ -34,20 +28,30 @@ class CardSource(NamedTuple):
 
 
 def write_card(environment: Environment, path: Path, source: CardSource) -> None:
-    """Describe the table at `path` by `card.json`, `card.md` and `coverage.png` beside it."""
+    """Write `card.json`, `card.md` and `coverage.png` for the table at `path`, to the same folder.
+
+    Raises
+    ------
+    TableError
+        If the table has no rewards.
+    """
+    # Imported late: matplotlib is slow to load, and most data sets have a card already.
+    from persim_lightning.data.collecting.coverage import draw_coverage
+    from persim_lightning.support.figures import save_figure
+
     trajectories = load_trajectories(path, environment.schema)
     if trajectories.reward is None:
-        raise TableError(f"{path}: no column 'reward', as in tables of older versions; remove it to collect it anew")
+        raise TableError(f"{path}: no column 'reward' (from an older version); remove the file to collect it again")
     card = describe(environment, trajectories, source)
     card["table"] = {"file": path.name, "sha256": file_sha256(path)}
-    save_figure(draw_coverage(trajectories, f"{environment.name}, {source.dataset}"), path.parent / _PICTURE)
+    save_figure(draw_coverage(trajectories, f"{environment.name}, {source.dataset}"), path.parent / _FIGURE)
     with atomic_write(path.parent / MARKDOWN) as temporary:
         temporary.write_text(to_markdown(card))
     write_json(card, path.parent / CARD)
 
 
 def describe(environment: Environment, trajectories: Trajectories, source: CardSource) -> dict[str, Any]:
-    """Lengths, returns, states and actions of a data set, ready for JSON.
+    """Summarize a data set with its returns and its test agents, ready for JSON.
 
     Raises
     ------
@@ -57,14 +61,14 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
     steps, returns = trajectories.lengths - 1, trajectories.returns()
     test_agents = []
     for agent, covariates in enumerate(environment.test_agents):
-        own = trajectories.agent == trajectories.agent_ids.index(agent)
+        is_agent = trajectories.agent == trajectories.agent_ids.index(agent)
         test_agents.append(
             {
                 "agent": agent,
                 "covariates": environment.covariate_dict(covariates),
-                "trajectories": int(own.sum()),
-                "mean_length": float(steps[own].double().mean()),
-                **_mean_std(returns[own]),
+                "trajectories": int(is_agent.sum()),
+                "mean_length": float(steps[is_agent].double().mean()),
+                **_mean_std(returns[is_agent]),
             }
         )
     return {
@@ -79,9 +83,9 @@ def describe(environment: Environment, trajectories: Trajectories, source: CardS
 
 
 def summary(trajectories: Trajectories) -> dict[str, Any]:
-    """Sizes, lengths, states and actions of any table, ready for JSON."""
+    """Summarize sizes, lengths, states and actions of any trajectories, ready for JSON."""
     steps = trajectories.lengths - 1
-    acted, _ = trajectories.split_rows(0.0)
+    action_rows, _ = trajectories.split_rows(0.0)
     return {
         "agents": trajectories.num_agents,
         "trajectories": trajectories.num_trajectories,
@@ -97,30 +101,30 @@ def summary(trajectories: Trajectories) -> dict[str, Any]:
             {"name": name, **_spread(trajectories.state[:, index])}
             for index, name in enumerate(trajectories.schema.state)
         ],
-        "actions": _actions(trajectories.schema, trajectories.action[acted]),
+        "actions": _actions(trajectories.schema, trajectories.action[action_rows]),
     }
 
 
 def _mean_std(returns: Tensor) -> dict[str, float]:
-    """Mean and standard deviation (of the population, so zero for one trajectory)."""
+    """Mean and population standard deviation, which is zero for one trajectory."""
     return {"mean_return": float(returns.mean()), "std_return": float(returns.std(correction=0))}
 
 
 def _spread(values: Tensor) -> dict[str, float]:
     ordered = values.double().sort().values
-    at = {
+    quantiles = {
         name: ordered[round(share * (len(ordered) - 1))] for name, share in (("5%", 0.05), ("50%", 0.5), ("95%", 0.95))
     }
     return {
         "min": float(ordered[0]),
-        **{name: float(value) for name, value in at.items()},
+        **{name: float(value) for name, value in quantiles.items()},
         "max": float(ordered[-1]),
         "std": float(ordered.std(correction=0)),
     }
 
 
 def _actions(schema: Schema, actions: Tensor) -> list[dict[str, Any]]:
-    """Share of every discrete action, or a histogram over [-1, 1] of every action coordinate."""
+    """Shares of discrete actions, or a histogram over [-1, 1] for every action coordinate."""
     if schema.num_actions is not None:
         share = torch.bincount(actions, minlength=schema.num_actions).double() / len(actions)
         return [{"action": index, "share": float(value)} for index, value in enumerate(share)]
@@ -140,7 +144,7 @@ def _actions(schema: Schema, actions: Tensor) -> list[dict[str, Any]]:
 
 
 def to_markdown(card: dict[str, Any]) -> str:
-    """The card as a page."""
+    """Convert a card to a Markdown page."""
     lengths, returns, table = card["lengths"], card["returns"], card["table"]
     covariates = list(card["test_agents"][0]["covariates"])
     page = [
@@ -150,7 +154,7 @@ def to_markdown(card: dict[str, Any]) -> str:
         f"{card['seed']}. Policy: {card['policy']}.",
         "",
         f"- Lengths (steps): {lengths['min']} to {lengths['max']}, median {lengths['median']:.0f}, mean "
-        f"{lengths['mean']:.1f}; {card['terminated']} trajectories ended by themselves, the others were cut.",
+        f"{lengths['mean']:.1f}; {card['terminated']} trajectories terminated, the others were truncated.",
         f"- Returns: {_plus_minus(returns)} (mean ± standard deviation over trajectories).",
         f"- `{table['file']}`, SHA-256 `{table['sha256']}`.",
         "",
@@ -172,7 +176,7 @@ def to_markdown(card: dict[str, Any]) -> str:
         "",
         "## States",
         "",
-        f"![state coverage]({_PICTURE})",
+        f"![state coverage]({_FIGURE})",
         "",
         *markdown_table(
             ["state", "min", "5 %", "50 %", "95 %", "max", "std"],
@@ -206,33 +210,3 @@ def to_markdown(card: dict[str, Any]) -> str:
 def _plus_minus(record: dict[str, Any]) -> str:
     mean = f"{record['mean_return']:.2f}"
     return mean if record.get("trajectories") == 1 else f"{mean} ± {record['std_return']:.2f}"
-
-
-def draw_coverage(trajectories: Trajectories, title: str) -> plt.Figure:
-    """Where the recorded states lie: every pair of coordinates for small states, every coordinate for large ones."""
-    names, states = trajectories.schema.state, trajectories.state.numpy()
-    paired = len(names) <= _MAX_PAIRED
-    panels = list(itertools.combinations(range(len(names)), 2)) if paired else [(index,) for index in range(len(names))]
-    columns = min(3 if paired else 6, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (5.0, 4.0) if paired else (3.0, 2.4)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(size[0] * columns, size[1] * rows), layout="constrained", squeeze=False
-    )
-    for axis, panel in itertools.zip_longest(axes.flat, panels):
-        if panel is None:
-            axis.set_axis_off()
-        elif paired:
-            _draw_pair(axis, states[:, panel[0]], states[:, panel[1]])
-            axis.set(xlabel=names[panel[0]], ylabel=names[panel[1]])
-        else:
-            axis.hist(states[:, panel[0]], bins=60, log=True)
-            axis.set_xlabel(names[panel[0]], fontsize="small")
-            axis.tick_params(labelsize="small")
-    figure.suptitle(f"states recorded in {title} (number of rows, logarithmic)")
-    return figure
-
-
-def _draw_pair(axis: Axes, x: Any, y: Any) -> None:
-    *_, image = axis.hist2d(x, y, bins=80, norm="log", cmap="viridis")
-    axis.figure.colorbar(image, ax=axis)

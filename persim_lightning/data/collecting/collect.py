@@ -1,4 +1,4 @@
-"""Collects one trajectory per agent, all agents stepped together, into the canonical table."""
+"""Collects data sets of the environments: plays all agents in one batch and writes canonical tables."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import Environment
 from persim_lightning.envs.population import sample_population
 
-# The prediction protocol looks at t = 10 … 60 of 200 episodes per test agent.
+# The prediction protocol scores t = 10 … 60 of 200 episodes per test agent.
 TEST_EPISODES = 200
 TEST_STEPS = 60
-# Test episodes start elsewhere than the training trajectories of the same seed.
+# Added to the seed, so that test episodes have other initial states than training trajectories.
 _TEST_SEED = 1_000_000
 
 
 def episodes_table(environment: Environment, episodes: Episodes) -> pa.Table:
-    """Lay episodes out as a table with columns `copy` and `t`, sorted by them.
+    """Convert episodes to a table with columns `copy` and `t`, sorted by them.
 
-    The last row of an episode has its last state, and null as action and reward; `terminated` marks the real ends.
+    The last row of an episode contains its last state; action and reward are null. `terminated` is True in the last row
+    of an episode that terminated.
     """
     copies, rows = episodes.states.shape[:2]
     step = torch.arange(rows)
-    # Row t of a copy exists for t <= length, its action for t < length.
+    # Row t of a copy exists for t <= length, its action only for t < length.
     exists = step <= episodes.lengths[:, None]
     at_end = step == episodes.lengths[:, None]
     last = at_end[exists].numpy()
@@ -60,7 +61,7 @@ def episodes_table(environment: Environment, episodes: Episodes) -> pa.Table:
 
 @contextlib.contextmanager
 def _on_one_thread() -> Iterator[None]:
-    """The last bits of a network's output depend on how many threads share a small batch; tables must not."""
+    """Run on one thread: the last bits of a policy network's output depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -71,7 +72,7 @@ def _on_one_thread() -> Iterator[None]:
 
 @_on_one_thread()
 def collect_training(environment: Environment, dataset: str, covariates: Tensor, seed: int) -> pa.Table:
-    """The offline data set of that name: one trajectory for each agent, column `agent`."""
+    """Collect the offline data set of this name: one trajectory per agent, columns `agent`, `t`, …"""
     policy = dataset_policy(environment, dataset, covariates)
     description = f"collecting {environment.name}, {dataset}"
     episodes = play(environment, policy, covariates, environment.max_steps, seed, description)
@@ -81,7 +82,7 @@ def collect_training(environment: Environment, dataset: str, covariates: Tensor,
 
 @_on_one_thread()
 def collect_test(environment: Environment, episodes: int, seed: int) -> pa.Table:
-    """Test episodes of agents 0-4 under the test policy, cut after 60 steps; columns `agent` and `episode`."""
+    """Collect test episodes of agents 0-4 under the test policy, at most 60 steps; columns `agent`, `episode`, …"""
     covariates = torch.tensor(environment.test_agents, dtype=torch.float64).repeat_interleave(episodes, dim=0)
     description = f"collecting {environment.name}, test episodes"
     played = play(environment, test_policy(environment), covariates, TEST_STEPS, seed, description)
@@ -92,7 +93,7 @@ def collect_test(environment: Environment, episodes: int, seed: int) -> pa.Table
 
 
 def agents_table(environment: Environment, covariates: Tensor) -> pa.Table:
-    """The hidden covariates, one row per agent; for evaluation and pictures only."""
+    """Table of the hidden covariates, one row per agent; for evaluation and figures only."""
     columns = {"agent": pa.array(np.arange(len(covariates), dtype=np.int32))}
     for index, covariate in enumerate(environment.covariates):
         columns[covariate.name] = pa.array(covariates[:, index].numpy())
@@ -100,42 +101,42 @@ def agents_table(environment: Environment, covariates: Tensor) -> pa.Table:
 
 
 class TrainingPaths(NamedTuple):
-    """Files of one data set; its card lies beside them."""
+    """Files of one data set; its card is in the same folder."""
 
     table: Path
     agents: Path
 
     @classmethod
     def of(cls, root: Path, environment: str, dataset: str, num_agents: int, seed: int) -> TrainingPaths:
-        """Where the data set lies, whether or not it has been made."""
+        """Paths of the data set, whether or not the files exist."""
         folder = root / environment / f"{dataset}-n{num_agents}-seed{seed}"
         return cls(folder / "train.parquet", folder / "agents.parquet")
 
 
 def test_table(root: Path, environment: str, seed: int) -> Path:
-    """Where test episodes lie, whether or not they have been made."""
+    """Path of the test episodes, whether or not the file exists."""
     return root / environment / f"test-seed{seed}" / "test.parquet"
 
 
 def ensure_training_data(
     root: Path, environment: Environment, dataset: str, num_agents: int, seed: int
 ) -> TrainingPaths:
-    """Collect whatever is missing of `<root>/<environment>/<dataset>-n<agents>-seed<seed>/`.
+    """Collect the missing files of `<root>/<environment>/<dataset>-n<agents>-seed<seed>/`.
 
     Raises
     ------
     ConfigurationError
         If there is no data set of that name, or the population is too small.
     """
-    words = describe_dataset(environment, dataset)
+    description = describe_dataset(environment, dataset)
     covariates = sample_population(environment, num_agents, seed)
     paths = TrainingPaths.of(root, environment.name, dataset, num_agents, seed)
-    _make_missing(
+    _write_missing(
         {
             paths.agents: lambda: agents_table(environment, covariates),
             paths.table: lambda: collect_training(environment, dataset, covariates, seed),
         },
-        lambda: write_card(environment, paths.table, CardSource(dataset, words, seed)),
+        lambda: write_card(environment, paths.table, CardSource(dataset, description, seed)),
     )
     return paths
 
@@ -143,31 +144,30 @@ def ensure_training_data(
 def ensure_test_data(root: Path, environment: Environment, seed: int) -> Path:
     """Collect the test episodes `<root>/<environment>/test-seed<seed>/test.parquet` if they are missing."""
     table = test_table(root, environment.name, seed)
-    words = f"the policy trained on the default agent; a random action in {TEST_EPSILON:.0%} of the steps"
-    source = CardSource("test", f"{words}; episodes are cut after {TEST_STEPS} steps", seed)
-    _make_missing(
+    description = f"the policy trained on the default agent; a random action in {TEST_EPSILON:.0%} of the steps"
+    source = CardSource("test", f"{description}; episodes are cut after {TEST_STEPS} steps", seed)
+    _write_missing(
         {table: lambda: collect_test(environment, TEST_EPISODES, seed + _TEST_SEED)},
         lambda: write_card(environment, table, source),
     )
     return table
 
 
-def _make_missing(makers: dict[Path, Callable[[], pa.Table]], make_card: Callable[[], None]) -> None:
-    """Make the tables of one folder that do not exist yet, and its card where it is incomplete or a table is new.
+def _write_missing(collectors: dict[Path, Callable[[], pa.Table]], make_card: Callable[[], None]) -> None:
+    """Write the tables of one folder that do not exist yet, and the card if it is incomplete or a table is new.
 
-    Every file is written whole or not at all, and a lock lets the first of several processes work while the others
-    wait.
+    Every file is written atomically. If several processes need the folder, one writes and the others wait.
     """
-    folder = next(iter(makers)).parent
+    folder = next(iter(collectors)).parent
     card = [folder / name for name in CARD_FILES]
-    if all(path.is_file() for path in (*makers, *card)):
+    if all(path.is_file() for path in (*collectors, *card)):
         return
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        for path, make in makers.items():
+        for path, collect in collectors.items():
             if not path.is_file():
                 for stale in card:
                     stale.unlink(missing_ok=True)
-                write_table(make(), path)
+                write_table(collect(), path)
         if not all(path.is_file() for path in card):
             make_card()

@@ -1,4 +1,4 @@
-"""Plays episodes of many agents together."""
+"""Plays episodes of many agents in one batch."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Episodes(NamedTuple):
     rewards : Tensor, shape (B, T), float64
         Zero after the end of the episode.
     lengths : Tensor, shape (B,), int64
-        Steps of each episode; what states and actions hold beyond them has no meaning.
+        Steps of each episode; later states and actions are meaningless.
     terminated : Tensor, shape (B,), bool
-        Whether the episode ended by itself (it was cut otherwise).
+        Whether the episode terminated (it was truncated otherwise).
     """
 
     states: Tensor
@@ -55,11 +55,11 @@ def play(
     policy : Policy
     covariates : Tensor, shape (B, C)
     max_steps : int
-        Episodes are cut after this many steps.
+        Truncate episodes after this many steps.
     seed : int
         Seed of initial states and of the policy: same seed, same episodes.
     description : str, optional
-        Label of a progress bar; none is shown without it.
+        Label of a progress bar; without it, no progress bar is shown.
     """
     batch = environment.make_batch(covariates, seed)
     generator = torch.Generator().manual_seed(seed + 1)

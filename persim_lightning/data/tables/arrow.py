@@ -1,17 +1,16 @@
-"""Arrow columns of any type as the few types that the rest of the package knows."""
+"""Converts Arrow columns to the few types that the rest of the package uses."""
 
 from __future__ import annotations
 
 import pyarrow as pa
-import pyarrow.csv
 
 
 def plain_types(table: pa.Table) -> pa.Table:
-    """Categories and views as the strings, and decimals as the numbers that they stand for."""
+    """Convert categories to their values, kinds of strings to plain strings, and decimals to float64."""
     for index, column in enumerate(table.columns):
         kind = column.type
         if pa.types.is_dictionary(kind):
-            column = _decoded(column)
+            column = _decode(column)
         if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         elif pa.types.is_decimal(column.type):
@@ -21,8 +20,8 @@ def plain_types(table: pa.Table) -> pa.Table:
     return table
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Values of a dictionary-encoded column; some kinds of text cannot be cast while they are encoded."""
+def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Values of a dictionary-encoded column. Arrow's cast cannot do this for all kinds of text."""
     chunks = []
     for chunk in column.chunks:
         kind = chunk.dictionary.type

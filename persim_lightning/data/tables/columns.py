@@ -1,4 +1,4 @@
-"""What the columns of a user's own table mean, and tables from wherever they come."""
+"""The user's description of a table's columns."""
 
 from __future__ import annotations
 
@@ -10,31 +10,36 @@ from persim_lightning.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class TableColumns:
-    """What the columns of a table mean; columns that are not named here are ignored.
+    """Meaning of the columns in a table; columns that are not named here are ignored.
 
     Parameters
     ----------
     state : list of str
         Numeric columns to predict.
     action : list of str
-        What was done between a row and the next one. Numbers are amounts; strings and booleans are categories.
+        Actions between a row and the next. Numbers are quantities; strings and booleans are categories.
     agent : str
-        Who: integers or strings.
+        Id of the agent: integers or strings.
     time : str
-        When: numbers, dates or timestamps; rows may stand in any order.
+        Time of the row: numbers, dates or timestamps. Rows may be in any order.
     episode : str, optional
-        Numbers the trajectories of an agent, where it has several.
+        Number or name of the trajectory, if agents have several.
     reward : str, optional
-        What the step from a row to the next one earned.
+        Reward of the step from a row to the next.
     terminated : str, optional
-        True (or 1) in the last row of a trajectory that really ended.
+        True (or 1) in the last row of a trajectory that terminated (and was not only truncated).
     categorical : list of str
-        Action columns whose numbers are codes, not amounts.
+        Action columns whose numbers are codes of categories, not quantities.
     step : float or 'row', optional
-        Time between one row and the next, in seconds where times are dates; 'row' where rows follow each other
-        whatever their times say. Found in the table where not given: the commonest difference.
+        Time between consecutive rows, in seconds if times are dates. By default the most common difference in the
+        table. 'row': every row is one step after the row before it, whatever their times are.
     gaps : {'error', 'split'}
-        What to do where a trajectory misses rows: stop, or go on with a new trajectory of the same agent.
+        What to do if a trajectory has missing rows: raise an error, or start a new trajectory of the same agent.
+
+    Raises
+    ------
+    ConfigurationError
+        If an option is invalid, or a column has two meanings.
     """
 
     state: list[str]
@@ -52,20 +57,20 @@ class TableColumns:
         for role, names in (("state", self.state), ("action", self.action)):
             if not names or isinstance(names, str):
                 raise ConfigurationError(f"columns.{role} must list at least one column")
-        strangers = [name for name in self.categorical if name not in self.action]
-        if strangers:
-            raise ConfigurationError(f"columns.categorical: '{strangers[0]}' is not among the action columns")
+        unknown = [name for name in self.categorical if name not in self.action]
+        if unknown:
+            raise ConfigurationError(f"columns.categorical: '{unknown[0]}' is not among the action columns")
         if self.step not in (None, "row") and (isinstance(self.step, str) or not self.step > 0):
             raise ConfigurationError(f"columns.step {self.step!r} must be a positive number or 'row'")
         if self.gaps not in ("error", "split"):
             raise ConfigurationError(f"columns.gaps {self.gaps!r}: choose 'error' or 'split'")
         used = self.used
-        doubled = sorted({name for name in used if used.count(name) > 1})
-        if doubled:
-            raise ConfigurationError(f"columns: '{doubled[0]}' is named twice; a column has one meaning")
+        duplicate = sorted({name for name in used if used.count(name) > 1})
+        if duplicate:
+            raise ConfigurationError(f"columns: '{duplicate[0]}' is named twice; a column can have only one meaning")
 
     @property
     def used(self) -> list[str]:
-        """Every column that is named."""
+        """Names of all columns that are used."""
         optional = (self.episode, self.reward, self.terminated)
         return [self.agent, self.time, *self.state, *self.action, *(name for name in optional if name is not None)]

@@ -1,4 +1,4 @@
-"""Tables of agents' covariates."""
+"""Reads tables of agents' covariates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
-from persim_lightning.data.tables.checks import is_number
+from persim_lightning.data.tables.checks import check_type, is_number
 from persim_lightning.data.tables.sources import read_table
 from persim_lightning.errors import TableError
 
@@ -17,16 +16,16 @@ from persim_lightning.errors import TableError
 def load_covariates(
     path: Path, agent_ids: Sequence[int | str], agent: str = "agent"
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Covariates of the given agents, for evaluation and pictures only.
+    """Read the covariates of some agents.
 
     Parameters
     ----------
     path : Path
-        A table with a column of ids and one column per covariate.
+        A table with a column of ids and one column for each covariate.
     agent_ids : sequence
-        N ids, in the wanted order.
+        N ids; they decide the order of the result.
     agent : str
-        The column of ids.
+        Name of the column of ids.
 
     Returns
     -------
@@ -44,7 +43,7 @@ def load_covariates(
 def covariates_from_table(
     table: pa.Table, agent_ids: Sequence[int | str], source: str, agent: str = "agent"
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """As :func:`load_covariates`, of a table in memory; `source` names it in errors, `agent` is its column of ids."""
+    """Like :func:`load_covariates`, for a table in memory; `source` is its name in error messages."""
     if agent not in table.column_names:
         raise TableError(f"{source}: no column '{agent}'")
     names = tuple(name for name in table.column_names if name != agent)
@@ -53,15 +52,14 @@ def covariates_from_table(
     if missing:
         raise TableError(f"{source}: no row for agent {missing[0]} (and {len(missing) - 1} others)")
     for name in names:
-        if not is_number(table[name].type):
-            raise TableError(f"{source}: column '{name}' holds {table[name].type}, not numbers")
-    chosen = [rows[label] for label in agent_ids]
+        check_type(source, name, table[name].type, is_number(table[name].type), "numbers")
+    selected = [rows[label] for label in agent_ids]
     for name in names:
         column = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
-        bad = [label for label, row in zip(agent_ids, chosen, strict=True) if not np.isfinite(column[row])]
+        bad = [label for label, row in zip(agent_ids, selected, strict=True) if not np.isfinite(column[row])]
         if bad:
             raise TableError(
                 f"{source}: column '{name}', agent {bad[0]}: empty, NaN or infinite (and {len(bad) - 1} other agents)"
             )
     values = np.stack([table[name].to_numpy() for name in names], axis=1) if names else np.zeros((table.num_rows, 0))
-    return names, values[chosen]
+    return names, values[selected]

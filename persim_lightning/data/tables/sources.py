@@ -1,4 +1,4 @@
-"""Tables from wherever they come: files, data frames, dicts of columns, Minari data sets."""
+"""Reads tables from files, data frames, dicts of columns and Minari data sets; writes files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from persim_lightning.data.tables.minari import minari_table, open_minari
 from persim_lightning.errors import TableError
 from persim_lightning.support.files import atomic_write
 
@@ -21,15 +20,16 @@ def read_table(path: Path) -> pa.Table:
     Raises
     ------
     TableError
-        If the file is missing, has another suffix, cannot be parsed, or is empty.
+        If the file is missing, has another suffix, cannot be parsed, or has no rows.
     """
     if path.is_dir() or (path.suffix == ".hdf5" and path.is_file()):
+        # Imported late: gymnasium is slow to load, and most tables are files.
+        from persim_lightning.data.tables.minari import minari_table, open_minari
+
         return minari_table(open_minari(path), str(path))
     readers = {".parquet": pq.read_table, ".csv": _read_csv}
     if path.suffix not in (*readers, ".hdf5"):
-        raise TableError(
-            f"{path}: tables are read from .parquet or .csv files and Minari data sets, not '{path.suffix}'"
-        )
+        raise TableError(f"{path}: cannot read '{path.suffix}'; give a .parquet or .csv file, or a Minari data set")
     if not path.is_file():
         raise TableError(f"{path}: no such file")
     try:
@@ -42,7 +42,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def _read_csv(path: Path) -> pa.Table:
-    """An empty cell is no value in columns of text, either."""
+    """Read a CSV file; empty cells are null in text columns, too."""
     options = pa.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
     return pa.csv.read_csv(path, convert_options=options)
 
@@ -50,7 +50,7 @@ def _read_csv(path: Path) -> pa.Table:
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet or CSV file, whole or not at all."""
     if path.suffix not in (".parquet", ".csv"):
-        raise TableError(f"{path}: tables are written to .parquet or .csv files, not '{path.suffix}'")
+        raise TableError(f"{path}: cannot write '{path.suffix}'; choose .parquet or .csv")
     with atomic_write(path) as temporary:
         if path.suffix == ".csv":
             pa.csv.write_csv(table, temporary)
@@ -59,20 +59,19 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
-    """An Arrow table from a user's data, and what to call it in errors.
+    """Convert a user's data to an Arrow table, and return it with its name for error messages.
 
     Parameters
     ----------
     source : path, pyarrow.Table, pandas or polars DataFrame, dict of columns, or minari.MinariDataset
-        A path names a .parquet or .csv file, or the folder of a Minari data set. Data frames need
-        nothing installed beside themselves.
+        A path names a .parquet or .csv file, or the folder of a Minari data set. Data frames need no further packages.
     name : str
-        What to call it where it is no file.
+        Name of the table in error messages, unless it is a file.
 
     Raises
     ------
     TableError
-        If it is none of these, or holds no rows.
+        If the source has another type, or no rows.
     """
     if isinstance(source, str | Path):
         return read_table(Path(source)), str(source)
@@ -80,6 +79,8 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
         if isinstance(source, pa.Table):
             table = source
         elif hasattr(source, "iterate_episodes"):
+            from persim_lightning.data.tables.minari import minari_table  # late, as above
+
             table = minari_table(source, name)
         elif isinstance(source, Mapping):
             table = pa.table(dict(source))

@@ -127,12 +127,12 @@ def test_nothing_that_is_loaded_is_executed(tmp_path):
     del about["action_space"]
     about["env_spec"] = '{"id": "evil:Env-v0", "entry_point": "antigravity:fly"}'
     path.write_text(json.dumps(about))
-    with pytest.raises(TableError, match="does not say what observations and actions are"):
+    with pytest.raises(TableError, match="observation_space or action_space is missing"):
         open_minari(folder)
 
 
 def test_bad_data_sets_are_named(tmp_path):
-    with pytest.raises(TableError, match=r"no metadata\.json"):
+    with pytest.raises(TableError, match=r"has no metadata\.json"):
         read_table(tmp_path)
     with pytest.raises(TableError, match=r"x\.hdf5: no such file"):
         read_table(tmp_path / "x.hdf5")
@@ -155,6 +155,6 @@ def test_bad_data_sets_are_named(tmp_path):
     recorded = trajectories(rooms(2, 5), **ROLES, action=["heater"])
     with pytest.raises(ConfigurationError, match="exists: choose another"):
         write_minari(recorded, empty, "some/set-v0")
-    with pytest.raises(ConfigurationError, match="is no Minari id"):
+    with pytest.raises(ConfigurationError, match="is not a Minari id"):
         write_minari(recorded, tmp_path / "new", "a b")
     assert not (tmp_path / "new").exists()

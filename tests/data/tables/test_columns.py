@@ -1,0 +1,20 @@
+"""What the description of a table's columns refuses."""
+
+import pytest
+
+from persim_lightning.data.tables.columns import TableColumns
+from persim_lightning.errors import ConfigurationError
+
+
+def test_columns_have_one_meaning():
+    for options, message in (
+        ({"state": []}, "columns.state must list"),
+        ({"state": "glucose"}, "columns.state must list"),
+        ({"state": ["dose"]}, "'dose' is named twice"),
+        ({"categorical": ["drug"]}, "'drug' is not among the action columns"),
+        ({"step": 0.0}, "must be a positive number or 'row'"),
+        ({"step": "day"}, "'day' must be a positive number or 'row'"),
+        ({"gaps": "skip"}, "'skip': choose 'error' or 'split'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            TableColumns(**{"state": ["glucose"], "action": ["dose"], **options})
