@@ -96,8 +96,8 @@ class PlanningSettings:
         peak = None
         if self.peak_coordinate is not None:
             if self.peak_coordinate not in environment.state_names:
-                known = ", ".join(environment.state_names)
-                raise ConfigurationError(f"peak_coordinate '{self.peak_coordinate}': choose from {known}")
+                names = ", ".join(environment.state_names)
+                raise ConfigurationError(f"peak_coordinate '{self.peak_coordinate}': choose from {names}")
             peak = Peak(environment.state_names.index(self.peak_coordinate), self.peak_weight)
         if self.reward is not None:
             _try_reward(self.reward, environment)

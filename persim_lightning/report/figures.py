@@ -166,8 +166,8 @@ def ranks(theorem: dict[str, Any] | None, selection: dict[str, Any] | None) -> g
         elif name == "selection":
             assert selection is not None
             errors = sorted((int(rank), error) for rank, error in selection["errors"].items())
-            candidates, values = zip(*errors, strict=True)
-            figure.add_scatter(x=candidates, y=values, name="short fits", **place)
+            candidates, held_out = zip(*errors, strict=True)
+            figure.add_scatter(x=candidates, y=held_out, name="short fits", **place)
             figure.add_vline(x=selection["rank"], line={"dash": "dot", "color": _GRAY}, **place)
         else:
             assert theorem is not None

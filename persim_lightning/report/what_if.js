@@ -65,7 +65,7 @@ function actionFactor(model, member, action) {
   return network(model.actionNet, member, scaled);
 }
 
-/** Coefficients of the state factors: the product of agent and action factor (CP), or the core contracted with both (Tucker). */
+/** Coefficients of the state factors: u·w (CP), or the core contracted with u and w (Tucker). */
 function coefficients(model, member, agentFactor, action) {
   const other = actionFactor(model, member, action);
   if (model.core === null) return Float64Array.from(agentFactor, (value, index) => value * other[index]);
@@ -78,7 +78,7 @@ function coefficients(model, member, agentFactor, action) {
   return result;
 }
 
-/** Stops a state at walls. If a wall is hit, its contact state replaces other coordinates, and has priority over their walls. */
+/** Stops a state at walls. The contact state of a wall that is hit has priority over the walls of other coordinates. */
 function stop(walls, state) {
   if (walls === null) return state;
   const size = state.length;

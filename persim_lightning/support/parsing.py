@@ -126,5 +126,5 @@ def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str,
     if unknown:
         raise ConfigurationError(f"unknown agent '{unknown[0]}': choose from the {len(by_name)} agents ({examples})")
     if not names:
-        raise ConfigurationError(f"agents '{text}': no agent is named; choose from the {len(by_name)} ({examples})")
+        raise ConfigurationError(f"agents '{text}' names no agent; choose from the {len(by_name)} ({examples})")
     return tuple(dict.fromkeys(by_name[name] for name in names))
