@@ -11,10 +11,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from persim_lightning.data.collecting.behavior import DATASETS
 from persim_lightning.envs import ENVIRONMENTS
-from persim_lightning.runs.theorem import TheoremSubject, check
 from persim_lightning.support.parsing import CommandParser
 from persim_lightning.support.terminal import print_table
-from persim_lightning.theory.summary import summary
 
 # Only with --env: a run has data of its own.
 _ENVIRONMENT_DEFAULTS = {"dataset": "random", "agents": 500, "root": Path("data")}
@@ -44,6 +42,10 @@ def main(arguments: list[str]) -> None:
     options = {name: getattr(args, name) for name in _ENVIRONMENT_DEFAULTS if getattr(args, name) is not None}
     if args.run is not None and options:
         parser.error("--dataset, --agents and --root are options of --env: a run has data of its own")
+    # Imported after parsing: TensorLy and scikit-learn take seconds.
+    from persim_lightning.runs.theorem import TheoremSubject, check
+    from persim_lightning.theory.summary import summary
+
     torch.set_num_threads(args.threads)
     start = time.monotonic()
     if args.run is not None:

@@ -175,7 +175,7 @@ def test_a_new_agent_from_covariates_and_from_both(simulator):
     rows = {**patients(1, 6, first=28, seed=3), "patient": ["y"] * 6}
     both = simulator.adapt(rows, covariates=new, known_covariates=known)
     assert both.agents[-2:] == ("x", "y")
-    with pytest.raises(ConfigurationError, match="agent x: nothing is recorded of it"):
+    with pytest.raises(ConfigurationError, match="agent x: it has no recorded rows"):
         both.counterfactual("x", datetime.date(2024, 3, 2))
     # An agent that only covariates tell of is less certain than one with rows.
     x, y = (both.rollout(label, [1.2, 7.0], asked, level=0.9).half_width[-1, 0] for label in "xy")

@@ -54,9 +54,9 @@ def test_parser_errors_show_no_usage(capsys):
 def test_agents_by_ids_and_ranges():
     assert choose_agents(range(20), "0-2,17,1") == (0, 1, 2, 17)
     assert choose_agents(["p1", "1-2"], "1-2,p1") == ("1-2", "p1")
-    with pytest.raises(ConfigurationError, match=r"agent '20': there are 20 agents \(0, 1, 2, 3, 4, …\)"):
+    with pytest.raises(ConfigurationError, match=r"unknown agent '20': choose from the 20 agents \(0, 1, 2, 3, 4, …\)"):
         choose_agents(range(20), "18-21")
-    with pytest.raises(ConfigurationError, match="'5-2' names no agent"):
+    with pytest.raises(ConfigurationError, match="'5-2': no agent is named"):
         choose_agents(range(20), "5-2")
 
 
