@@ -82,7 +82,7 @@ def test_plan_reports_both_and_says_what_it_made(fitted):
         (["--planner.plans", "0"], "plans"),
         (["--planner.elites", "500"], "elites is 500: it must be at most the number of plans (100)"),
         (["--horizon", "0"], "horizon"),
-        (["--agents", "5-2"], "no agent is named"),
+        (["--agents", "5-2"], "names no agent"),
         (["--reward", "tests.cli.test_plan.per_coordinate"], "for states (2, 3, 4) it returned (2, 3, 4), not (2, 3)"),
         (["--reward", "tests.cli.test_plan.of_two"], "reward tests.cli.test_plan.of_two failed on a batch: TypeError"),
         (["--video", "/proc/film.gif"], "/proc/film.gif cannot be written"),

@@ -56,7 +56,7 @@ def test_agents_by_ids_and_ranges():
     assert choose_agents(["p1", "1-2"], "1-2,p1") == ("1-2", "p1")
     with pytest.raises(ConfigurationError, match=r"unknown agent '20': choose from the 20 agents \(0, 1, 2, 3, 4, …\)"):
         choose_agents(range(20), "18-21")
-    with pytest.raises(ConfigurationError, match="'5-2': no agent is named"):
+    with pytest.raises(ConfigurationError, match="'5-2' names no agent"):
         choose_agents(range(20), "5-2")
 
 
