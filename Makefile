@@ -1,7 +1,10 @@
-.PHONY: test lint types imports commit-checks
+.PHONY: test slow-tests lint types imports commit-checks
 
 test:
 	pytest
+
+slow-tests:
+	pytest -m slow
 
 lint:
 	ruff check .

@@ -1,11 +1,12 @@
 """Fitting users' own tables: time, coverage of intervals, adaptation, and memory for very many agents.
 
-`python benchmarks/own_table.py` (one thread; about two minutes). Agents are leaking tanks: every one has a leak and a
-pump of its own.
+`python benchmarks/own_table.py` (one thread; about two minutes; the options make it smaller). Agents are leaking tanks:
+each has a leak and a pump of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import resource
 import time
 
@@ -59,29 +60,34 @@ def peak() -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=480, help="of each of 30 agents")
+    parser.add_argument("--many", type=int, default=100_000, help="agents of 20 rows each")
+    parser.add_argument("--epochs", type=int, help="of both fits (default: as many as make 4,000 steps)")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    table, _ = tanks(30, 480, 0)
+    table, _ = tanks(30, args.rows, 0)
     start = time.perf_counter()
-    simulator = PersonalizedSimulator.fit(table, **ROLES, progress=False)
+    simulator = PersonalizedSimulator.fit(table, **ROLES, epochs=args.epochs, progress=False)
     seconds = time.perf_counter() - start
     new = tanks(31, 21, 5)[0].slice(30 * 21)
     start = time.perf_counter()
     simulator.adapt(new)
     rows = [
-        ("fit of 30 agents × 480 rows", f"{seconds:.0f} s"),
+        (f"fit of 30 agents × {args.rows} rows", f"{seconds:.0f} s"),
         ("adapting to an agent from 20 transitions", f"{1000 * (time.perf_counter() - start):.0f} ms"),
         *(
-            (f"coverage of {level:.0%} intervals", f"{covered(simulator, 480, level):.1%}")
+            (f"coverage of {level:.0%} intervals", f"{covered(simulator, args.rows, level):.1%}")
             for level in (0.8, 0.9, 0.95)
         ),
     ]
     before = peak()
-    large, _ = tanks(100_000, 20, 0)
+    large, _ = tanks(args.many, 20, 0)
     start = time.perf_counter()
-    fitted = PersonalizedSimulator.fit(large, **ROLES, rank=4, progress=False)
+    fitted = PersonalizedSimulator.fit(large, **ROLES, rank=4, epochs=args.epochs, progress=False)
     model = sum(value.numel() * value.element_size() for value in fitted.population.simulator.parameters()) / 1e6
     rows += [
-        ("fit of 100,000 agents × 20 rows", f"{time.perf_counter() - start:.0f} s"),
+        (f"fit of {args.many:,} agents × 20 rows", f"{time.perf_counter() - start:.0f} s"),
         ("its table, its model", f"{large.nbytes / 1e6:.0f} MB, {model:.0f} MB"),
         ("its peak memory above what was used before", f"{peak() - before:.0f} MB"),
     ]

@@ -1,6 +1,6 @@
 """Speed of planning on a fitted run: the authors' planner settings, the shipped ones, and episodes planned together.
 
-`python benchmarks/planning.py --run RUN` (from the project's folder, on an idle machine).
+`python benchmarks/planning.py --run RUN` (on an idle machine).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from persim_lightning.evaluation.control import PlanningSettings, simulator_mpc
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.planning.cem import CEM
 from persim_lightning.planning.shooting import RandomShooting
+from persim_lightning.support.configurations import find_configuration
 from persim_lightning.support.parsing import choose_agents
 from persim_lightning.support.terminal import print_table
 
@@ -40,9 +41,9 @@ def seconds_a_decision(
     batch = environment.make_batch(run.covariates([agent]).expand(episodes, -1), seed=0)
     generator, times = torch.Generator().manual_seed(0), []
     for _ in range(steps + 1):
-        before, start = policy.decisions, time.perf_counter()
+        start = time.perf_counter()
         actions = policy(batch.states, generator)
-        times.append((time.perf_counter() - start) / (policy.decisions - before))
+        times.append((time.perf_counter() - start) / episodes)
         batch.step(actions)
     return statistics.median(times[1:])
 
@@ -57,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     run = FittedRun.load(given.run)
     environment = run.real_environment()
-    shipped = PlanningSettings.load(Path(f"conf/planning/{environment.name}.yaml"))
+    shipped = PlanningSettings.load(find_configuration(environment.name, "planning"))
     authors = authors_settings(environment, shipped)
     rows = []
     for agent in choose_agents(run.personalized.agent_ids, given.agents):

@@ -13,6 +13,10 @@ from unittest.mock import patch
 
 from tests.conftest import ROOT
 
+# Of each test agent; and where data sets lie that tests of commands share (set by their conftest).
+TEST_EPISODES = 12
+data_root: Path | None = None
+
 
 @dataclass(frozen=True)
 class Done:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from persim_lightning.data.tables.sources import write_table
 from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Schema, WallContacts
-from tests.rooms import QUICK, ROLES, rooms
+from tests.fixtures.make import load_fixture
 
 ROOT = Path(__file__).parents[1]
 # Each worker of pytest-xdist has a core; two threads each would wait for one another.
@@ -81,10 +82,17 @@ def random_actions(num_actions: int | None, *shape: int) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def switched() -> PersonalizedSimulator:
     """Rooms whose heater is off or on."""
-    return PersonalizedSimulator.fit(rooms(), action=["heater"], **ROLES, **QUICK)
+    return load_fixture("switched")
 
 
 @pytest.fixture(scope="session")
 def dialed() -> PersonalizedSimulator:
     """Rooms with a heater that is dialed, and a mode without effect."""
-    return PersonalizedSimulator.fit(rooms(dial=True), action=["heater", "mode"], **ROLES, **QUICK)
+    return load_fixture("dialed")
+
+
+@pytest.fixture(scope="session")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of data sets that all workers share; what is collected there is collected once for the session."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collected"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,3 +44,12 @@ def logged_values(path: Path) -> dict[str, list]:
             for item in record.history.item:
                 values[item.key or "/".join(item.nested_key)].append(json.loads(item.value_json))
     return dict(values)
+
+
+def values_when_written(path: Path, key: str) -> dict[str, list]:
+    """As :func:`logged_values`, once `key` is there: W&B's own process may still be writing."""
+    begun = time.monotonic()
+    while key not in (values := logged_values(path)):
+        assert time.monotonic() - begun < 60, f"{key} was not logged"
+        time.sleep(0.1)
+    return values

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import sys
-import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +16,7 @@ from persim_lightning.cli.main import run
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from tests.benchmark.grids import METHODS, fits, options, result_of, run_grid, write_grid
 from tests.conftest import ROOT
-from tests.wandb_records import logged_values
+from tests.wandb_records import values_when_written
 
 CELLS = "cartpole-random-seed0/cells"
 FILES = {"results.parquet", "predictions.parquet", "summary.json", "tables.md", "returns-cartpole.png"}
@@ -218,6 +217,7 @@ def test_what_fails_is_told_and_the_others_go_on(tmp_path, capsys):
     assert pq.read_table(tmp_path / "runs/results.parquet").num_rows == 26
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_its_own_cell_only(tmp_path, capsys):
     write_grid(tmp_path, {"crash": ("Crash", {"name": "Crash"}), "bcq-a": METHODS["bcq-a"]})
     with pytest.raises(PersimError, match="1 cell failed"):
@@ -244,11 +244,7 @@ def test_the_tables_in_wandb(copy, monkeypatch):
     monkeypatch.setenv("NETRC", os.devnull)
     run_grid(copy, "--wandb", "auto")
     [path] = (copy / "runs/wandb").glob("offline-run-*/*.wandb")
-    begun = time.monotonic()
-    # W&B's own process may still be writing.
-    while "predictions/nrows" not in (values := logged_values(path)):
-        assert time.monotonic() - begun < 30
-        time.sleep(0.1)
+    values = values_when_written(path, "predictions/nrows")
     assert values["returns/nrows"] == [14]
     assert values["predictions/nrows"] == [4]
 

@@ -10,8 +10,9 @@ from persim_lightning import PersonalizedSimulator
 from persim_lightning.cli import adapt, evaluate, fit, scarcity, theorem, unseen
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
-from tests.api.test_simulator import patients
+from tests import commands
 from tests.conftest import ROOT
+from tests.patients import patients
 
 COLUMNS = [
     *("--data.columns.agent", "patient", "--data.columns.time", "day"),
@@ -94,7 +95,7 @@ def test_unseen_agents_get_better_with_rows(tmp_path, monkeypatch, capsys):
     """Gravity is all that MountainCars differ in: fifty rows tell it, nothing does not."""
     monkeypatch.chdir(tmp_path)
     small = ["--data.agents", "30", "--model.members", "2", "--trainer.max_epochs", "12", "--model.spare_members", "0"]
-    common = ["--env", "mountaincar", "--", *small]
+    common = ["--env", "mountaincar", "--root", str(commands.data_root), "--", *small]
     unseen.main(common)
     values = json.loads((tmp_path / "runs/unseen/unseen-mountaincar.json").read_text())
     scores = {record["known_by"]: record for record in values}
@@ -122,7 +123,7 @@ def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monk
         "--model.hidden_width",
         "8",
     ]
-    common = ["--env", "cartpole", "--episodes", "1", "--", *small]
+    common = ["--env", "cartpole", "--root", str(commands.data_root), "--episodes", "1", "--", *small]
     scarcity.main(["--agents", "12", "6", *common])
     scores = json.loads((tmp_path / "runs/scarcity/scarcity-cartpole.json").read_text())
     assert [record["agents"] for record in scores] == [6, 12]

@@ -11,7 +11,7 @@ from persim_lightning.errors import ConfigurationError, SimulatorFileError
 from tests.cli.test_fit import fit
 from tests.commands import run_tool
 from tests.conftest import ROOT
-from tests.wandb_records import logged_values
+from tests.wandb_records import values_when_written
 
 
 def plan(run, *options):
@@ -43,7 +43,7 @@ def test_fit_plays_episodes_when_it_ends(fitted):
     result = json.loads((run / "mpc_episodes.json").read_text())
     assert [record["agent"] for record in result["agents"]] == [0, 1, 2, 3, 4]
     [log] = run.glob("wandb/offline-run-*/*.wandb")
-    logged = logged_values(log)
+    logged = values_when_written(log, "figures/mpc_episodes/path")
     assert "figures/mpc_episodes" in " ".join(logged)
     for record in result["agents"]:
         assert len(record["returns"]) == 2

@@ -112,6 +112,7 @@ def test_a_simulator_that_blows_up_ends_the_episode_and_says_so(switched, monkey
     assert np.isfinite(wild.observe()).all()
 
 
+@pytest.mark.slow
 def test_a_policy_that_learned_on_a_simulator_works_in_the_real_room(switched):
     """DQN sees simulated room 4 alone, and keeps the real one warm; others cool at other rates."""
     torch.manual_seed(0)

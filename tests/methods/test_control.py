@@ -44,6 +44,7 @@ def recordings():
     return Recordings(train, covariate_names=names, covariates=covariates.numpy(), environment=CART_POLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", METHODS)
 def test_balances_the_cart_for_150_of_200_steps(label, recordings, tmp_path: Path):
     configuration = yaml.safe_load((ROOT / "conf/cartpole.yaml").read_text())

@@ -193,6 +193,7 @@ def test_values_go_on_where_a_trajectory_was_cut(learner):
     assert value[False] == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_learns_from_random_play_to_reach_the_middle(environment, learner):
     trajectories = record(environment, RandomPolicy(environment), 200)

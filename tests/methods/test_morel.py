@@ -210,6 +210,7 @@ def test_first_states_are_those_of_trajectories_that_move():
     torch.testing.assert_close(MOReL._first(table), table.state[[0, 6, 12]])
 
 
+@pytest.mark.slow
 def test_cart_pole_is_learned_from_plentiful_data_of_one_agent():
     """The recorded policies reach about 22 (random) and 75 (mediocre) of 200 steps."""
     good, _ = load_policy("cartpole_test")
@@ -221,6 +222,7 @@ def test_cart_pole_is_learned_from_plentiful_data_of_one_agent():
     assert mean_return(CART_POLE, policy) > 150
 
 
+@pytest.mark.slow
 def test_a_point_mass_is_brought_to_the_origin_from_random_data():
     table = recorded(POINT_MASS, 50)
     policy = MOReL(**SMALL).learn(table, POINT_MASS, 1000, seed=0)

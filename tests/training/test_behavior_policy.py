@@ -23,6 +23,7 @@ def train(tmp_path, environment, *options):
     return run_tool("train_policy", tmp_path, "--config", config, "--out", "made", *options)
 
 
+@pytest.mark.slow
 def test_training_stops_at_the_wanted_return(tmp_path):
     """CartPole as far as 60 steps, three times the return of random pushes; the JSON states what the weights do."""
     done = train(tmp_path, "cartpole", "--agent", "1", "--pure_level", "60", "--tolerance", "0.4")
@@ -39,6 +40,7 @@ def test_training_stops_at_the_wanted_return(tmp_path):
     assert 30 < info.mean_return < 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", ["mountaincar", "halfcheetah"])
 def test_a_level_out_of_reach_ends_in_one_line_and_keeps_the_nearest_weights(tmp_path, environment):
     steps = ["--max_steps", "200", "--evaluate_every", "100", "--test_level", "5000"]

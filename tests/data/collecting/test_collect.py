@@ -101,6 +101,7 @@ def _collect_into(root):
     ensure_training_data(root, get_environment("cartpole"), "random", 30, 0)
 
 
+@pytest.mark.slow
 def test_two_processes_collect_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_collect_into, args=(tmp_path,)) for _ in range(2)]

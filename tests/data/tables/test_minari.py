@@ -16,7 +16,7 @@ from persim_lightning.data.tables.minari import minari_columns, minari_table, op
 from persim_lightning.data.tables.sources import read_table
 from persim_lightning.data.tables.user import user_trajectories
 from persim_lightning.errors import ConfigurationError, TableError
-from tests.api.test_simulator import patients
+from tests.patients import patients
 from tests.rooms import ROLES, rooms
 
 Discrete, Box, Dict = gymnasium.spaces.Discrete, gymnasium.spaces.Box, gymnasium.spaces.Dict
