@@ -16,20 +16,7 @@ import torch
 from torch import Tensor
 
 from persim_lightning.envs.environment import Covariate, Environment, EnvironmentBatch
-
-CONTROL_COST = 0.1
-JOINTS = ("back_thigh", "back_shin", "back_foot", "front_thigh", "front_shin", "front_foot")
-STATE_NAMES = (
-    "x_velocity",
-    "root_z",
-    "root_angle",
-    *(f"{joint}_angle" for joint in JOINTS),
-    "root_x_velocity",
-    "root_z_velocity",
-    "root_angular_velocity",
-    *(f"{joint}_angular_velocity" for joint in JOINTS),
-)
-ACTION_NAMES = tuple(f"{joint}_torque" for joint in JOINTS)
+from persim_lightning.envs.half_cheetah_names import ACTION_NAMES, CONTROL_COST, STATE_NAMES
 
 
 def reward(states: Tensor, actions: Tensor, next_states: Tensor) -> Tensor:

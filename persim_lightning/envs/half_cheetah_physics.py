@@ -14,7 +14,7 @@ from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv as GymHalfCheet
 from mujoco import rollout as mujoco_rollout
 from torch import Tensor
 
-from persim_lightning.envs.half_cheetah import CONTROL_COST, STATE_NAMES
+from persim_lightning.envs.half_cheetah_names import CONTROL_COST, STATE_NAMES
 
 FRAME_SKIP = 5
 RESET_NOISE = 0.1
