@@ -62,6 +62,6 @@ setup(
         "baselines": BASELINES,
         "cluster": CLUSTER,
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "import-linter>=2.1"],
+        "dev": [*TEST, "ruff>=0.9", "mypy>=1.14", "import-linter>=2.16"],
     },
 )

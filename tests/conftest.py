@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.data.tables.sources import write_table
@@ -19,6 +24,7 @@ from tests.fixtures.make import load_fixture
 ROOT = Path(__file__).parents[1]
 # Each worker of pytest-xdist has a core; two threads each would wait for one another.
 torch.set_num_threads(1)
+_SAVEFIG = Figure.savefig
 
 
 @pytest.fixture
@@ -96,3 +102,23 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of data sets that all workers share; what is collected there is collected once for the session."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "collected"
+
+
+@pytest.fixture(scope="module")
+def quick_figures() -> Iterator[None]:
+    """Draw figures, but do not render them: laying out and rasterizing takes a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", _save_blank)
+        yield
+
+
+def _save_blank(figure: Figure, path: Path, **options: object) -> None:
+    matplotlib.image.imsave(path, np.zeros((1, 1)))
+
+
+@contextlib.contextmanager
+def rendered() -> Iterator[None]:
+    """Render figures within a module that uses `quick_figures`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", _SAVEFIG)
+        yield

@@ -54,6 +54,7 @@ def test_own_table(program):
     assert "fit of 50 agents" in printed
 
 
+@pytest.mark.slow
 def test_planning(program, tmp_path):
     done = run_tool("fit", tmp_path, "--config", "cartpole", *SMALL_FIT, "--run_dir", "run", "--wandb", "disabled")
     assert done.returncode == 0, done.stderr
@@ -61,6 +62,7 @@ def test_planning(program, tmp_path):
     assert "ms a decision" in printed
 
 
+@pytest.mark.slow
 def test_training(program, tmp_path):
     # The whole population, as conf/ says: collected small.
     ensure_training_data(tmp_path / "data", get_environment("cartpole"), "random", 500, 0)
@@ -99,8 +101,3 @@ def test_dosing_from_a_csv_to_doses_for_every_patient(program, tmp_path):
     assert own < 0.7 * min(other, rule)
     assert (tmp_path / "dosing/dosing.png").stat().st_size > 10_000
     assert (tmp_path / "dosing/simulator/simulator.safetensors").is_file()
-
-
-def test_dosing_runs(program):
-    printed = program("examples/dosing.py", *("--patients", "12", "--visits", "12", "--judged", "2", "--epochs", "2"))
-    assert "distance from the target" in printed

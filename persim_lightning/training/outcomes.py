@@ -44,7 +44,7 @@ def fit_outcomes(trajectories: Trajectories, seed: int) -> OutcomeModel | None:
         model = OutcomeModel(schema.state_dim, schema.action_dim, schema.num_actions, rewarded, ending)
     model.set_statistics(outcomes)
     generator = torch.Generator().manual_seed(seed)
-    optimizer = Adam(model.parameters(), lr=_RATE)
+    optimizer = Adam(model.parameters(), lr=_RATE, fused=True)
     scheduler = OneCycleLR(optimizer, max_lr=_RATE, total_steps=_STEPS + 1)
     for _ in range(_STEPS):
         index = torch.randint(len(rows), (_BATCH,), generator=generator)

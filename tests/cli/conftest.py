@@ -7,7 +7,7 @@ from tests import commands
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_collected_data(collected):
+def small_collected_data(collected, quick_figures):
     """Few test episodes: collecting and rolling out 200 of each agent takes longer than training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collect, "TEST_EPISODES", commands.TEST_EPISODES)

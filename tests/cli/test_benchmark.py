@@ -15,7 +15,7 @@ from persim_lightning.cli import benchmark
 from persim_lightning.cli.main import run
 from persim_lightning.errors import ConfigurationError, FitInterruptedError, PersimError
 from tests.benchmark.grids import METHODS, fits, options, result_of, run_grid, write_grid
-from tests.conftest import ROOT
+from tests.conftest import ROOT, rendered
 from tests.wandb_records import values_when_written
 
 CELLS = "cartpole-random-seed0/cells"
@@ -26,7 +26,8 @@ FILES = {"results.parquet", "predictions.parquet", "summary.json", "tables.md", 
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("grid")
     write_grid(folder)
-    run_grid(folder)
+    with rendered():
+        run_grid(folder)
     return folder
 
 

@@ -22,7 +22,7 @@ from persim_lightning.errors import ConfigurationError
 from persim_lightning.runs.trainer import slow_precision_note
 from tests import commands
 from tests.commands import environment, run_tool
-from tests.conftest import ROOT
+from tests.conftest import ROOT, rendered
 from tests.wandb_records import values_when_written
 
 SMALL = ["--data.agents", "20", "--model.hidden_width", "8", "--model.members", "2", "--check_theorem", "false"]
@@ -57,7 +57,8 @@ def start_fit(folder, config, *options):
 def finished(tmp_path_factory):
     """A short MountainCar run: folder and what the command printed."""
     folder = tmp_path_factory.mktemp("finished")
-    done = fit(folder, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(folder / "run"), *CHECK)
+    with rendered():
+        done = fit(folder, "mountaincar", "--trainer.max_epochs", "3", "--run_dir", str(folder / "run"), *CHECK)
     return folder / "run", done
 
 

@@ -14,6 +14,8 @@ from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.types import Schema
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 @pytest.fixture
 def data():

@@ -17,7 +17,7 @@ LIPSCHITZ = 3.0
 @pytest.fixture
 def latents():
     rng = np.random.default_rng(0)
-    return rng.random((300, 1)), rng.normal(size=(10, 2)), rng.random((250, 1))
+    return rng.random((200, 1)), rng.normal(size=(6, 2)), rng.random((160, 1))
 
 
 def full(agents, states, actions):

@@ -38,7 +38,8 @@ def table(discrete, seed=0, agents=40):
 
 
 @pytest.mark.parametrize("discrete", [True, False])
-def test_rewards_and_ends_hold_on_other_walks(discrete):
+def test_rewards_and_ends_hold_on_other_walks(discrete, monkeypatch):
+    monkeypatch.setattr("persim_lightning.training.outcomes._STEPS", 600)
     train, test = table(discrete), table(discrete, seed=1)
     assert bool(train.terminated.any())
     model = fit_outcomes(train, seed=0)

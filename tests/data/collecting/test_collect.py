@@ -22,6 +22,8 @@ from persim_lightning.envs.population import sample_population
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.support.files import atomic_write, file_sha256
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 @pytest.mark.parametrize("name", ["mountaincar", "cartpole"])
 def test_rows_are_steps_of_the_environment(name):
