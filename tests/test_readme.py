@@ -18,21 +18,12 @@ README = (ROOT / "README.md").read_text()
 # A Ray cluster and several devices are not here.
 LEFT_OUT = ("--engine ray", "--trainer.devices 4")
 FIT = [
-    *(
-        "--data.agents",
-        "6",
-        "--trainer.max_epochs",
-        "1",
-        "--trainer.check_val_every_n_epoch",
-        "1",
-        "--wandb",
-        "disabled",
-    ),
-    *("--model.hidden_width", "8", "--model.members", "2", "--model.spare_members", "0", "--check_theorem", "false"),
-    *("--trainer.precision", "32-true"),
+    *("--data.agents", "16", "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"),
+    *("--wandb", "disabled", "--check_theorem", "false", "--trainer.precision", "32-true"),
+    *("--model.hidden_width", "8", "--model.members", "2", "--model.spare_members", "0"),
 ]
 TABLE_FIT = FIT[2:]
-STUDY = ["--", *FIT[:6], *FIT[8:]]
+STUDY = ["--", *FIT]
 PLAN = ["--episodes", "1", "--agents", "1", "--true_env", "false", "--horizon", "3"]
 BENCHMARK = [
     *("--env", "cartpole", "--dataset", "random", "--agents", "5", "--seeds", "0", "--steps", "2", "--episodes", "1"),
@@ -44,7 +35,7 @@ SMALL = {
     "plan": PLAN,
     "benchmark": BENCHMARK,
     "unseen": STUDY,
-    "scarcity": ["--agents", "6", *STUDY],
+    "scarcity": ["--agents", "6", "5", *STUDY],
     "collect": ["--agents", "6"],
     "train-policy": ["--max_steps", "200", "--evaluate_every", "100", "--evaluation_episodes", "2"],
 }
