@@ -132,7 +132,7 @@ def _ranks(folder: Path) -> Section:
         read_json(folder / name) if (folder / name).is_file() else None for name in (THEOREM, RANK_SELECTION)
     )
     if theorem is None and selection is None:
-        return Section("rank", title, f"Not examined yet: python tools/theorem.py --run {folder}")
+        return Section("rank", title, f"Not examined yet: persim theorem --run {folder}")
     text = "" if theorem is None else theorem["summary"]
     if selection is not None:
         text += f" Short fits selected the rank {selection['rank']}."
