@@ -1,4 +1,4 @@
-"""Fits one method on one data set, plays its episodes, and says how it did."""
+"""Fits one method on one data set, scores its predictions and runs its episodes."""
 
 from __future__ import annotations
 
@@ -23,25 +23,24 @@ from persim_lightning.errors import ConfigurationError, FitInterruptedError, Per
 from persim_lightning.evaluation.control import PlanningSettings, play_agents
 from persim_lightning.methods.contract import Fitted, Method, Task
 from persim_lightning.methods.method_file import build_method
-from persim_lightning.methods.training import ADVICE
 from persim_lightning.store.names import FITTED, LOCK, LOG, RESULT
-from persim_lightning.store.work import State, Work
+from persim_lightning.store.work import Work
 from persim_lightning.support.files import read_json, write_json
 from persim_lightning.support.provenance import PACKAGES
 
-# Episodes start elsewhere than the training trajectories of the same seed, and than its test trajectories.
+# Episodes start in other states than the training and test trajectories of the same seed.
 _EPISODE_SEED = 2_000_000
 _OPTIONAL_PACKAGES = ("d3rlpy", "joblib", "ray")
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where a cell works: absolute, so that they mean the same in every process.
+class Folders:
+    """Absolute paths, so that they are valid in every process.
 
     Attributes
     ----------
     runs, data : str
-        Folders of results and of data sets; made where they are missing.
+        Folders of results and of data sets; created if missing.
     """
 
     runs: str
@@ -49,17 +48,17 @@ class Places:
 
 
 class Outcome(NamedTuple):
-    """What comes back from a cell: a result, or what went wrong.
+    """Result of a cell, or its failure.
 
     Attributes
     ----------
     cell : Cell
     result : dict or None
-        What result.json will hold.
+        Content of result.json; None if the cell failed.
     reason : str
-        One line, empty where there is a result.
+        Reason of the failure in one line.
     trace : str
-        The whole story of a failure.
+        Traceback of the failure.
     """
 
     cell: Cell
@@ -68,28 +67,28 @@ class Outcome(NamedTuple):
     trace: str = ""
 
 
-def run_cell(cell: Cell, places: Places, threads: int) -> Outcome:
-    """Run a cell, or finish what an interrupted run has begun; whatever goes wrong is returned, not raised."""
-    folder = Path(places.runs) / cell.folder
+def run_cell(cell: Cell, folders: Folders, threads: int) -> Outcome:
+    """Run or resume a cell; return errors instead of raising them."""
+    folder = Path(folders.runs) / cell.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK, blocking=False), _quiet(folder / LOG), _on_threads(threads):
-            # Another command may just have finished it.
-            known = folder / RESULT
-            return Outcome(cell, read_json(known) if known.is_file() else _run(cell, folder, places))
+            # Another command may have finished it since this one started.
+            path = folder / RESULT
+            return Outcome(cell, read_json(path) if path.is_file() else _run(cell, folder, folders))
     except FitInterruptedError:
         raise
     except Timeout:
         return Outcome(cell, None, "another command is running it", traceback.format_exc())
-    except Exception as error:  # a method may raise anything, and the other cells must go on
-        words = " ".join(str(error).split())
-        reason = words if isinstance(error, PersimError) else f"{type(error).__name__}: {words}"
+    except Exception as error:  # a method may raise any exception, and the other cells must run
+        message = " ".join(str(error).split())
+        reason = message if isinstance(error, PersimError) else f"{type(error).__name__}: {message}"
         return Outcome(cell, None, reason, traceback.format_exc())
 
 
-def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
+def _run(cell: Cell, folder: Path, folders: Folders) -> dict[str, Any]:
     environment = get_environment(cell.environment)
-    data = _open(cell, Path(places.data))
+    data = _open(cell, Path(folders.data))
     files = data.recordings.files
     tables = {name: files[name] for name in ("sha256", "test_sha256")}
     task = Task(
@@ -100,10 +99,10 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
         configuration=cell.configuration,
         steps=cell.steps or data.steps_per_epoch * cell.configuration["trainer"]["max_epochs"],
         seed=cell.seed,
-        workspace=Path(places.runs) / cell.workspace,
+        workspace=Path(folders.runs) / cell.workspace,
     )
     method = build_method(cell.description, f"method {cell.method}")
-    fitted, fit_seconds = _fit_or_load(method, task, folder, {**cell.asked_of_fit(), "tables": tables})
+    fitted, fit_seconds = _fit_or_load(method, task, folder, {**cell.fit_settings(), "tables": tables})
     start = time.perf_counter()
     scores = fitted.score(task)
     scored = time.perf_counter()
@@ -118,7 +117,7 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
     records = [] if scores is None or test is None else scores.to_records(test.agent_ids)
     score_of = {record["agent"]: record for record in records}
     return {
-        "asked": cell.asked(),
+        "settings": cell.settings(),
         "tables": tables,
         "label": method.label,
         "plans": fitted.plans,
@@ -138,31 +137,32 @@ def _run(cell: Cell, folder: Path, places: Places) -> dict[str, Any]:
 
 
 def _open(cell: Cell, root: Path) -> TrajectoryDataModule:
-    """The cell's data, split as PerSim's configuration says: its epochs tell how many steps there are."""
-    known = ("batch_size", "val_fraction", "walls")
-    split = {name: value for name, value in cell.configuration["data"].items() if name in known}
+    """Open the cell's data, split as in PerSim's configuration, whose epochs give the number of gradient steps."""
+    names = ("batch_size", "val_fraction", "walls")
+    split = {name: value for name, value in cell.configuration["data"].items() if name in names}
     return open_data(env=cell.environment, dataset=cell.dataset, root=root, agents=cell.agents, seed=cell.seed, **split)
 
 
 def _fit_or_load(method: Method, task: Task, folder: Path, settings: dict[str, Any]) -> tuple[Fitted, float]:
-    """What the method learns, and the seconds it took: now, or before an earlier run was interrupted."""
-    record = folder / FITTED
-    if Work(folder, settings, FITTED, ADVICE).open() is State.FINISHED:
+    """Fit the method, or load its fit from an earlier run; return it with the seconds that fitting took."""
+    record, work = folder / FITTED, Work(folder, settings, FITTED)
+    if work.open():
         try:
             return method.load(folder, task), read_json(record)["seconds"]
         except PersimError as error:
             raise ConfigurationError(f"{error}; remove {folder} to fit it again") from error
     start = time.perf_counter()
-    fitted = method.fit(task)
+    with work.attempt():
+        fitted = method.fit(task)
     seconds = time.perf_counter() - start
     fitted.save(folder)
-    # It marks the fit as finished, so it is written last.
+    # Marks the fit as finished, so it is written last.
     write_json({"seconds": seconds}, record)
     return fitted, seconds
 
 
 def _node() -> str:
-    """Which machine this is: as Ray knows it, in a process of Ray's."""
+    """Name of this machine; in a Ray worker, the id of the Ray node."""
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         return str(ray.get_runtime_context().get_node_id())
@@ -177,7 +177,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def _quiet(log: Path) -> Iterator[None]:
-    """Send what libraries print to a file: many cells share one terminal."""
+    """Redirect output to a file, since many cells share one terminal."""
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         yield
 

@@ -8,36 +8,40 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persim_lightning.benchmark.cell import Outcome, Places, run_cell
+from persim_lightning.benchmark.cell import Folders, Outcome, run_cell
 from persim_lightning.benchmark.engine import DIED
 from persim_lightning.benchmark.grid import Cell
 from persim_lightning.errors import ConfigurationError
 
+# Names in ray.exceptions: the process, its memory, its node, or the node that held its result.
+_LOST = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError")
+
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Tasks of a Ray cluster that this process is connected to.
+    """Tasks on the Ray cluster that this process is connected to.
 
     Attributes
     ----------
     jobs : int
-        Cells at a time.
+        Number of cells that run at the same time.
     threads : int
-        CPUs that each cell takes.
+        CPUs of each cell.
     """
 
     jobs: int
     threads: int
 
-    def run(self, cells: Sequence[Cell], places: Places) -> Iterator[Outcome]:
-        """Outcomes as cells finish; a worker that dies costs only its own cell."""
+    def run(self, cells: Sequence[Cell], folders: Folders) -> Generator[Outcome, None, None]:
+        """Yield outcomes as cells finish; a worker or node that dies loses only its own cells."""
         import ray
 
-        # Not retried: a cell that died once would die again.
+        # No retries: a cell that killed its worker once would do so again.
+        lost = tuple(getattr(ray.exceptions, name) for name in _LOST)
         remote = ray.remote(num_cpus=self.threads, max_retries=0, scheduling_strategy="SPREAD")
         task: Any = remote(run_cell)
         waiting, running = deque(cells), dict[Any, Cell]()
@@ -45,12 +49,12 @@ class RayEngine:
             while waiting or running:
                 while waiting and len(running) < self.jobs:
                     cell = waiting.popleft()
-                    running[task.remote(cell, places, self.threads)] = cell
+                    running[task.remote(cell, folders, self.threads)] = cell
                 [done], _ = ray.wait(list(running), num_returns=1)
                 cell = running.pop(done)
                 try:
                     yield ray.get(done)
-                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+                except lost as error:
                     yield Outcome(cell, None, DIED, f"{DIED}\n{type(error).__name__}: {error}\n")
         finally:
             for reference in running:
@@ -59,16 +63,16 @@ class RayEngine:
 
 @contextlib.contextmanager
 def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[RayEngine]:
-    """An engine on the nodes of a running cluster; disconnects afterward.
+    """Connect to a running cluster, and disconnect at the end.
 
     Parameters
     ----------
     address : str
         `auto`, or HOST:PORT.
     jobs : int, optional
-        As many as the cluster has room for where not given.
+        As many as the cluster has room for by default.
     threads : int
-        CPUs that each job takes.
+        CPUs of each job.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[RayEngi
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationError("--engine ray needs Ray: pip install 'persim-lightning[cluster]'")
-    # Ray must not ask whether it may report usage.
+    # Ray must not prompt for usage reports.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -102,7 +106,7 @@ def _connect(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
         if host and port.isdigit():
-            # Ray itself would try for minutes.
+            # Fail fast: Ray itself retries for minutes.
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

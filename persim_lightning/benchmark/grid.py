@@ -1,8 +1,8 @@
-"""What the benchmark compares: presets such as conf/benchmark/small.yaml, and the cells that they ask for."""
+"""Reads presets such as conf/benchmark/small.yaml, and makes the cells of their grids."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.methods.method_file import build_method
-from persim_lightning.support.configurations import find_configuration, read_yaml, shipped_folder
+from persim_lightning.support.configurations import find_configuration, read_yaml
 from persim_lightning.support.parsing import build_settings
 
 
 @dataclass(frozen=True)
 class EpisodeCounts:
-    """Episodes of every test agent.
+    """Number of episodes of every test agent.
 
     Parameters
     ----------
     planned : int
-        Of methods that plan before every step.
+        For methods that plan at every step.
     learned : int
-        Of methods whose policy is a network.
+        For methods whose policy is a network.
     """
 
     planned: PositiveInt
@@ -36,7 +36,7 @@ class EpisodeCounts:
 
 @dataclass(frozen=True)
 class Preset:
-    """A grid and its protocol, as conf/benchmark/NAME.yaml holds them.
+    """A grid and its protocol, as in conf/benchmark/NAME.yaml.
 
     Parameters
     ----------
@@ -44,22 +44,22 @@ class Preset:
     methods : list of str
         Names of YAMLs, in the order of the tables.
     seeds : list of int
-        Each draws a data set, networks and episodes of its own.
+        Seeds of data sets, networks and episodes.
     agents : int
-        Size of the population that methods learn from.
+        Size of the training population.
     test_agents : list of int
         Agents that are scored.
     episodes : EpisodeCounts
     episodes_of : dict
-        Method to episodes, where they are other than `episodes`.
+        Method to number of episodes, where it differs from `episodes`.
     steps : int, optional
-        Gradient steps of every network; as many as conf/ENV.yaml gives PerSim where not given.
+        Gradient steps of every network; by default PerSim's number in conf/ENV.yaml.
     max_steps : int, optional
-        Cut episodes after so many steps.
+        Truncate episodes after this many steps.
     start_first : list of str
-        Methods whose cells start before the others: the slow ones, and those that others wait for.
+        Methods whose cells start before the others: slow methods, and methods whose fits others need.
     without_data : list of str
-        Methods that learn nothing from a data set, so that they are run on the first one only.
+        Methods that do not learn from a data set; they run on the first one only.
     """
 
     environments: list[str]
@@ -82,7 +82,7 @@ class Preset:
         Raises
         ------
         ConfigurationError
-            If it cannot be read, or says something unknown.
+            If the file cannot be read, or a key or method is unknown.
         """
         preset = build_settings(cls, path)
         for key in ("episodes_of", "start_first", "without_data"):
@@ -94,20 +94,20 @@ class Preset:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one data set under one seed: plain data, which any machine can go on from.
+    """One method on one data set under one seed, as plain data that can be sent to another machine.
 
     Attributes
     ----------
     environment, dataset, method : str
     seed : int
     description : dict
-        What the method's YAML holds.
+        Content of the method's YAML.
     planning, configuration : dict
-        What conf/planning/ENV.yaml and conf/ENV.yaml hold.
+        Contents of conf/planning/ENV.yaml and conf/ENV.yaml.
     agents, test_agents, steps, max_steps
         As in :class:`Preset`.
     episodes : dict
-        `planned` and `learned`: the method's fit tells which.
+        Numbers of episodes, `planned` and `learned`; the fitted method decides which applies.
     """
 
     environment: str
@@ -129,51 +129,49 @@ class Cell:
 
     @property
     def workspace(self) -> str:
-        """Folder, within the runs folder, that methods on this data set share."""
+        """Folder within the runs folder that all methods on this data set share."""
         return f"{self.environment}-{self.dataset}-seed{self.seed}"
 
     @property
     def folder(self) -> str:
-        """Of this cell's own files, within the runs folder."""
+        """Folder of this cell within the runs folder."""
         return f"{self.workspace}/cells/{self.method}"
 
-    def asked(self) -> dict[str, Any]:
-        """Everything that decides the results, besides the tables, which these values make; ready for JSON."""
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, ready for JSON; the tables follow from it."""
         return asdict(self)
 
-    def asked_of_fit(self) -> dict[str, Any]:
-        """Everything that decides what is learned."""
+    def fit_settings(self) -> dict[str, Any]:
+        """The part of the settings that decides the fit."""
         return {name: value for name, value in asdict(self).items() if name not in ("episodes", "max_steps")}
 
 
-def make_cells(preset: Preset, conf: Path | None = None, methods_folder: Path | None = None) -> list[Cell]:
-    """All cells of a grid, in the order in which they should start.
+def make_cells(preset: Preset, methods: Mapping[str, dict[str, Any]], conf: Path | None = None) -> list[Cell]:
+    """Make all cells of a grid, in the order in which they start.
 
     Parameters
     ----------
     preset : Preset
+    methods : mapping
+        Name to description, as :func:`choose_methods` gives them.
     conf : Path, optional
         Folder of YAMLs; the shipped one by default.
-    methods_folder : Path, optional
-        Folder of methods; `methods` in `conf` by default.
 
     Raises
     ------
     PersimError
-        If a name is unknown, or a YAML is missing or does not fit.
+        If a name is unknown, or a YAML is missing or invalid.
     """
     _check_names("environment", preset.environments, list(ENVIRONMENTS))
     _check_names("data set", preset.datasets, list(DATASETS))
-    folder = methods_folder or (conf or shipped_folder()) / "methods"
-    methods = choose_methods(preset.methods, folder, preset.methods)
     counts = asdict(preset.episodes)
     cells = []
     for environment in dict.fromkeys(preset.environments):
-        tested = [str(agent) for agent in range(len(ENVIRONMENTS[environment].test_agents))]
-        _check_names("test agent", list(map(str, preset.test_agents)), tested)
-        if preset.agents < len(tested):
+        test_agents = [str(agent) for agent in range(len(ENVIRONMENTS[environment].test_agents))]
+        _check_names("test agent", list(map(str, preset.test_agents)), test_agents)
+        if preset.agents < len(test_agents):
             raise ConfigurationError(
-                f"{preset.agents} agents: a population of {environment} has at least its {len(tested)} test agents"
+                f"{preset.agents} agents: a population of {environment} has at least its {len(test_agents)} test agents"
             )
         planning_path = find_configuration(environment, "planning", conf)
         PlanningSettings.load(planning_path).objective(ENVIRONMENTS[environment])
@@ -181,32 +179,41 @@ def make_cells(preset: Preset, conf: Path | None = None, methods_folder: Path | 
         configuration = read_yaml(find_configuration(environment, folder=conf))
         cells += [
             Cell(
-                *(environment, dataset, method, seed, description, planning, configuration),
-                *(preset.agents, preset.test_agents, preset.steps, preset.max_steps),
-                dict.fromkeys(counts, preset.episodes_of[method]) if method in preset.episodes_of else counts,
+                environment=environment,
+                dataset=dataset,
+                method=method,
+                seed=seed,
+                description=description,
+                planning=planning,
+                configuration=configuration,
+                agents=preset.agents,
+                test_agents=preset.test_agents,
+                steps=preset.steps,
+                max_steps=preset.max_steps,
+                episodes=dict.fromkeys(counts, preset.episodes_of[method]) if method in preset.episodes_of else counts,
             )
             for seed in dict.fromkeys(preset.seeds)
             for dataset in dict.fromkeys(preset.datasets)
             for method, description in methods.items()
             if dataset == preset.datasets[0] or method not in preset.without_data
         ]
-    first = {method: place for place, method in enumerate(preset.start_first)}
-    return sorted(cells, key=lambda cell: first.get(cell.method, len(first)))
+    order = {method: index for index, method in enumerate(preset.start_first)}
+    return sorted(cells, key=lambda cell: order.get(cell.method, len(order)))
 
 
-def choose_methods(wanted: Sequence[str], folder: Path, order: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Descriptions of methods by name; `all` stands for every YAML of the folder, those named in `order` first.
+def choose_methods(requested: Sequence[str], folder: Path, order: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read the descriptions of methods by name; `all` means every YAML of the folder, those in `order` first.
 
     Raises
     ------
     ConfigurationError
-        If a method is unknown, or its YAML does not describe one.
+        If a method is unknown, or its YAML is invalid.
     """
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if not known:
-        raise ConfigurationError(f"{folder}: holds no YAML of a method (--methods_folder says where they lie)")
+        raise ConfigurationError(f"{folder} holds no YAML of a method: give another --methods_folder")
     ordered = [*(name for name in order if name in known), *(name for name in known if name not in order)]
-    names = list(dict.fromkeys(name for given in wanted for name in (ordered if given == "all" else [given])))
+    names = list(dict.fromkeys(name for given in requested for name in (ordered if given == "all" else [given])))
     _check_names("method", names, known)
     descriptions = {name: read_yaml(folder / f"{name}.yaml") for name in names}
     for name, description in descriptions.items():

@@ -1,4 +1,4 @@
-"""Pictures of the benchmark: returns and prediction errors of every environment."""
+"""Draws the returns and prediction errors of every environment."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from matplotlib.figure import Figure
 from persim_lightning.benchmark.scores import AUGMENTED, OURS, REFERENCE, MethodScores, Score, plays
 from persim_lightning.support.figures import save_figure
 
-# The widest share of the distance between two methods that agents' points spread over.
+# Width of a method's group of points, as a share of the distance between methods.
 _SPREAD = 0.6
-# As bars, agents would be hidden behind one another; a shape beside the color tells them apart in gray, too.
+# Shapes distinguish agents in grayscale too.
 _MARKERS = "osD^vPX*"
-# Inches that the title needs.
-_TITLE = 6.0
+# Inches.
+_MIN_WIDTH = 6.0
 
 
 def draw_environments(scores: Sequence[MethodScores], folder: Path) -> list[Path]:
     """Save returns-ENV.png and, where a method predicts, rmse-ENV.png; a panel for every data set."""
     paths = []
-    for environment in dict.fromkeys(own.environment for own in scores):
-        own = [score for score in scores if score.environment == environment]
-        if any(map(plays, own)):
-            paths.append(save_figure(_draw_returns(own), folder / f"returns-{environment}.png"))
-        predicting = [score for score in own if score.rmse is not None and score.method != REFERENCE]
+    for environment in dict.fromkeys(entry.environment for entry in scores):
+        group = [entry for entry in scores if entry.environment == environment]
+        if any(map(plays, group)):
+            paths.append(save_figure(_draw_returns(group), folder / f"returns-{environment}.png"))
+        predicting = [entry for entry in group if entry.rmse is not None and entry.method != REFERENCE]
         if predicting:
             paths.append(save_figure(_draw_errors(predicting), folder / f"rmse-{environment}.png"))
     return paths
 
 
 def _draw_returns(scores: Sequence[MethodScores]) -> Figure:
-    # It learns nothing from a data set, so every panel shows it.
-    reference = [own for own in scores if own.method == REFERENCE][:1]
-    learned = [own for own in scores if own.method != REFERENCE and plays(own)]
+    # It does not depend on the data set, so every panel shows it.
+    reference = [entry for entry in scores if entry.method == REFERENCE][:1]
+    learned = [entry for entry in scores if entry.method != REFERENCE and plays(entry)]
     panels = {
-        dataset: [*(own for own in learned if own.dataset == dataset), *reference]
-        for dataset in dict.fromkeys(own.dataset for own in learned or reference)
+        dataset: [*(entry for entry in learned if entry.dataset == dataset), *reference]
+        for dataset in dict.fromkeys(entry.dataset for entry in learned or reference)
     }
     label = f"return, mean ± std over {scores[0].spread_over}"
-    figure = _draw_panels(panels, lambda own: own.returns, label, "linear")
+    figure = _draw_panels(panels, lambda entry: entry.returns, label, "linear")
     figure.suptitle(f"{scores[0].environment}: returns of test agents, higher is better{_gray_note(learned)}")
     return figure
 
 
 def _gray_note(scores: Sequence[MethodScores]) -> str:
-    """Says what the gray bands mean, where there are any besides the true dynamics' one."""
-    return "\n(gray: not counted as rivals of PerSim)" if any(own.method in AUGMENTED for own in scores) else ""
+    """Explain the gray bands if there are any besides that of the true dynamics."""
+    return "\n(gray: not counted as rivals of PerSim)" if any(entry.method in AUGMENTED for entry in scores) else ""
 
 
 def _draw_errors(scores: Sequence[MethodScores]) -> Figure:
     panels = {
-        dataset: [own for own in scores if own.dataset == dataset]
-        for dataset in dict.fromkeys(own.dataset for own in scores)
+        dataset: [entry for entry in scores if entry.dataset == dataset]
+        for dataset in dict.fromkeys(entry.dataset for entry in scores)
     }
-    figure = _draw_panels(panels, lambda own: own.rmse or [], "mean RMSE of 50-step predictions", "log")
-    lost = any(math.isinf(score.mean) for own in scores for score in own.rmse or [])
-    note = "\n(hollow, at the top: diverged)" if lost else ""
+    figure = _draw_panels(panels, lambda entry: entry.rmse or [], "mean RMSE of 50-step predictions", "log")
+    diverged = any(math.isinf(score.mean) for entry in scores for score in entry.rmse or [])
+    note = "\n(hollow, at the top: diverged)" if diverged else ""
     figure.suptitle(f"{scores[0].environment}: errors for test agents, lower is better{note}")
     return figure
 
@@ -68,13 +68,13 @@ def _draw_errors(scores: Sequence[MethodScores]) -> Figure:
 def _draw_panels(
     panels: dict[str, list[MethodScores]], values: Callable[[MethodScores], list[Score]], label: str, scale: str
 ) -> Figure:
-    """A panel for every data set, two side by side."""
+    """Draw a panel for every data set, two in a row."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     width = max(3.6, 0.55 * max(map(len, panels.values())) + 1)
     figure, axes = plt.subplots(
         *(rows, columns),
-        figsize=(max(width * columns + 1.6, _TITLE), 3.8 * rows + 0.4),
+        figsize=(max(width * columns + 1.6, _MIN_WIDTH), 3.8 * rows + 0.4),
         layout="constrained",
         sharey=True,
         squeeze=False,
@@ -93,38 +93,38 @@ def _draw_panels(
 
 
 def _draw_points(axis: Axes, rows: Sequence[MethodScores], values: Callable[[MethodScores], list[Score]]) -> None:
-    """A group of points for every method: each test agent's score, with its spread."""
+    """Draw a group of points for every method: each test agent's score with its standard deviation."""
     agents = rows[0].agents
-    for place, agent in enumerate(agents):
-        shift = _SPREAD * (place / max(1, len(agents) - 1) - 0.5)
+    for index, agent in enumerate(agents):
+        shift = _SPREAD * (index / max(1, len(agents) - 1) - 0.5)
         known = [
-            (position + shift, values(own)[place])
-            for position, own in enumerate(rows)
-            if math.isfinite(values(own)[place].mean)
+            (position + shift, values(entry)[index])
+            for position, entry in enumerate(rows)
+            if math.isfinite(values(entry)[index].mean)
         ]
         axis.errorbar(
             [position for position, _ in known],
             [score.mean for _, score in known],
             yerr=[0.0 if math.isnan(score.std) else score.std for _, score in known],
-            fmt=_MARKERS[place % len(_MARKERS)],
-            color=f"C{place}",
+            fmt=_MARKERS[index % len(_MARKERS)],
+            color=f"C{index}",
             markersize=5,
             elinewidth=1,
             label=f"agent {agent}",
         )
-        lost = [position + shift for position, own in enumerate(rows) if math.isinf(values(own)[place].mean)]
+        diverged = [position + shift for position, entry in enumerate(rows) if math.isinf(values(entry)[index].mean)]
         axis.plot(
-            *(lost, [0.96] * len(lost), _MARKERS[place % len(_MARKERS)]),
+            *(diverged, [0.96] * len(diverged), _MARKERS[index % len(_MARKERS)]),
             transform=axis.get_xaxis_transform(),
-            color=f"C{place}",
+            color=f"C{index}",
             fillstyle="none",
         )
-    axis.set_xticks(range(len(rows)), [own.label for own in rows], rotation=45, ha="right", rotation_mode="anchor")
-    for tick, own in zip(axis.get_xticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if own.method == OURS else "normal")
-    for position, own in enumerate(rows):
-        # Not among those that PerSim is compared with.
-        if own.method in AUGMENTED or own.method == REFERENCE:
+    axis.set_xticks(range(len(rows)), [entry.label for entry in rows], rotation=45, ha="right", rotation_mode="anchor")
+    for tick, entry in zip(axis.get_xticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if entry.method == OURS else "normal")
+    for position, entry in enumerate(rows):
+        # Gray: not a competitor of PerSim.
+        if entry.method in AUGMENTED or entry.method == REFERENCE:
             axis.axvspan(position - 0.5, position + 0.5, color="0.93", zorder=0)
     axis.set_xlim(-0.6, len(rows) - 0.4)
     axis.grid(axis="y", alpha=0.3)

@@ -1,4 +1,4 @@
-"""What finished cells came to: read from their result.json, and laid out as tidy tables."""
+"""Reads the results of finished cells, and arranges them as tidy tables."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from persim_lightning.data.collecting.collect import TrainingPaths, test_table
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.envs import ENVIRONMENTS
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.methods.training import ADVICE
+from persim_lightning.evaluation.prediction import restore_score
 from persim_lightning.store.names import RESULT, SETTINGS
-from persim_lightning.store.work import check_settings
-from persim_lightning.support.files import file_sha256, read_json
+from persim_lightning.store.work import ADVICE, check_settings
+from persim_lightning.support.files import as_json, file_sha256, read_json
 
 _COMMON = ("agents", "test_agents", "steps", "max_steps")
 _COMMON_OF_ENVIRONMENT = ("planning", "configuration")
-_PARTS = {"asked", "tables", "label", "episodes", "seconds", "agents", "predictions"}
+_PARTS = {"settings", "tables", "label", "episodes", "seconds", "agents", "predictions"}
 
 
 @dataclass(frozen=True)
 class CellResult:
-    """A finished cell.
+    """Result of a finished cell.
 
     Attributes
     ----------
     environment, dataset, method, label : str
     seed : int
     episodes : int
-        Episodes of each agent.
+        Number of episodes of each agent.
     agents : list
-        Ids.
+        Agent ids.
     returns : list of list of float
-        By agent and episode; NaN where the environment left its numbers.
+        By agent and episode; NaN where the environment overflowed.
     lengths : list of list of int
+        Episode lengths, by agent and episode.
     rmse, r2 : list of float, or None
         By agent, for methods that predict: inf and -inf where a prediction diverged, NaN where no episode was scored.
     seconds : dict
@@ -62,38 +63,29 @@ class CellResult:
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> CellResult:
-        """From what result.json holds."""
-        asked, predictions = record["asked"], record["predictions"]
-        records = record["agents"]
+        """Convert the content of a result.json."""
+        settings, agents, predictions = record["settings"], record["agents"], record["predictions"]
         return cls(
-            **{name: asked[name] for name in ("environment", "dataset", "method", "seed")},
+            **{name: settings[name] for name in ("environment", "dataset", "method", "seed")},
             label=record["label"],
             episodes=record["episodes"],
-            agents=[own["agent"] for own in records],
-            returns=[[math.nan if value is None else value for value in own["returns"]] for own in records],
-            lengths=[own["lengths"] for own in records],
-            rmse=predictions and [_score(own, "rmse", math.inf) for own in predictions],
-            r2=predictions and [_score(own, "r2", -math.inf) for own in predictions],
+            agents=[agent["agent"] for agent in agents],
+            returns=[[math.nan if value is None else value for value in agent["returns"]] for agent in agents],
+            lengths=[agent["lengths"] for agent in agents],
+            rmse=predictions and [restore_score(scores, "rmse") for scores in predictions],
+            r2=predictions and [restore_score(scores, "r2") for scores in predictions],
             seconds=record["seconds"],
         )
 
     @property
     def mean_return(self) -> float:
-        """Over agents and episodes; NaN where none was played."""
-        values = [value for own in self.returns for value in own]
+        """Mean over agents and episodes; NaN without episodes."""
+        values = [value for returns in self.returns for value in returns]
         return math.fsum(values) / len(values) if values else math.nan
 
 
-def _score(record: dict[str, Any], name: str, diverged: float) -> float:
-    """JSON has no infinities: null is one where episodes were scored."""
-    value = record[name]
-    if value is None:
-        return diverged if record["scored"] else math.nan
-    return float(value)
-
-
 def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequence[str] = ()) -> list[Cell]:
-    """Cells that are still to be run.
+    """Select the cells that have not finished.
 
     Parameters
     ----------
@@ -101,21 +93,21 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequ
     runs, data : Path
         Folders of results and of data sets.
     without_data : sequence of str
-        Methods for which one data set is as good as another: finished on one, they are not run on the next.
+        Methods that do not learn from a data set: finished on one, they do not run on another.
 
     Raises
     ------
     ConfigurationError
-        If the folder holds cells under other settings, on other tables, or damaged files.
+        If the folder holds damaged files, or cells under other settings or on other tables.
     """
-    wanted = {cell.environment: cell.asked() for cell in cells}
+    requested = {cell.environment: as_json(cell.settings()) for cell in cells}
     known, elsewhere = {}, {}
     for record in read_results(runs):
-        asked = record["asked"]
-        _check_comparable(asked, wanted, runs)
-        key = asked["environment"], asked["seed"], asked["method"]
-        known[asked["dataset"], *key] = record
-        if asked["method"] in without_data:
+        settings = record["settings"]
+        _check_comparable(settings, requested, runs)
+        key = settings["environment"], settings["seed"], settings["method"]
+        known[settings["dataset"], *key] = record
+        if settings["method"] in without_data:
             elsewhere[key] = record
     open_cells = []
     hashes: dict[Path, str] = {}
@@ -123,34 +115,36 @@ def unfinished(cells: Sequence[Cell], runs: Path, data: Path, without_data: Sequ
         key = cell.environment, cell.seed, cell.method
         finished = known.get((cell.dataset, *key), elsewhere.get(key))
         if finished is not None:
-            there = replace(cell, dataset=finished["asked"]["dataset"])
-            check_settings(finished["asked"], there.asked(), runs / there.folder, ADVICE)
-            _check_tables(there, finished["tables"], runs / there.folder, data, hashes)
+            same = replace(cell, dataset=finished["settings"]["dataset"])
+            check_settings(finished["settings"], as_json(same.settings()), runs / same.folder)
+            _check_tables(same, finished["tables"], runs / same.folder, data, hashes)
             continue
         folder = runs / cell.folder
-        settings = folder / SETTINGS
-        if settings.is_file():
-            saved = _read_record(settings, {"tables"})
+        if (folder / SETTINGS).is_file():
+            saved = _read_record(folder / SETTINGS, {"tables"})
             tables = saved.pop("tables")
-            check_settings(saved, cell.asked_of_fit(), folder, ADVICE)
+            check_settings(saved, as_json(cell.fit_settings()), folder)
             _check_tables(cell, tables, folder, data, hashes)
         open_cells.append(cell)
     return open_cells
 
 
-def _check_comparable(asked: dict[str, Any], wanted: dict[str, dict[str, Any]], runs: Path) -> None:
-    """Refuse to put cells beside a finished one that they could not be compared with; those of an environment agree."""
-    for environment, own in wanted.items():
-        names = _COMMON + (_COMMON_OF_ENVIRONMENT if environment == asked["environment"] else ())
+def _check_comparable(saved: dict[str, Any], requested: dict[str, dict[str, Any]], runs: Path) -> None:
+    """Refuse to mix cells whose results cannot be compared with a finished cell's.
+
+    `saved` holds the finished cell's settings, `requested` those of any new cell, by environment.
+    """
+    for environment, settings in requested.items():
+        names = _COMMON + (_COMMON_OF_ENVIRONMENT if environment == saved["environment"] else ())
         for name in names:
-            if own[name] != asked[name]:
-                words = f"{runs} holds {asked['environment']} {asked['dataset']} {asked['method']} with other {name}"
-                values = f" ({asked[name]}, now {own[name]})" if name in _COMMON else ""
-                raise ConfigurationError(f"{words}{values}: {ADVICE}")
+            if settings[name] != saved[name]:
+                cell = f"{saved['environment']} {saved['dataset']} {saved['method']}"
+                values = f" ({saved[name]}, now {settings[name]})" if name in _COMMON else ""
+                raise ConfigurationError(f"{runs} holds {cell} with other {name}{values}: {ADVICE}")
 
 
 def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, hashes: dict[Path, str]) -> None:
-    """Refuse a cell one of whose tables has changed since; one that has gone can be made again."""
+    """Refuse a cell if one of its tables has changed; a missing one can be collected again."""
     paths = {
         "sha256": TrainingPaths.of(data, cell.environment, cell.dataset, cell.agents, cell.seed).table,
         "test_sha256": test_table(data, cell.environment, cell.seed),
@@ -162,13 +156,12 @@ def _check_tables(cell: Cell, tables: dict[str, str], folder: Path, data: Path, 
             hashes[path] = file_sha256(path)
         if hashes[path] != tables[name]:
             raise ConfigurationError(
-                f"{path} has changed since {folder} was run on it: bring it back, remove {folder}, or choose another "
-                "--runs"
+                f"{path} has changed since {folder} was run on it: restore it, remove {folder}, or {ADVICE}"
             )
 
 
 def read_results(runs: Path) -> list[dict[str, Any]]:
-    """What all finished cells of a folder hold.
+    """Read the result.json of all finished cells in a folder.
 
     Raises
     ------
@@ -181,19 +174,19 @@ def read_results(runs: Path) -> list[dict[str, Any]]:
 def _read_record(path: Path, parts: set[str]) -> dict[str, Any]:
     record = read_json(path)
     if not isinstance(record, dict) or not parts <= set(record):
-        raise ConfigurationError(f"{path}: damaged; remove {path.parent} to run it anew")
+        raise ConfigurationError(f"{path} is damaged: remove {path.parent} to run it again")
     return record
 
 
 def sort_results(records: Sequence[dict[str, Any]], order: Sequence[str]) -> list[CellResult]:
-    """What :func:`read_results` gives, with methods in the given order, others behind them."""
-    methods = {name: place for place, name in enumerate(order)}
+    """Sort what :func:`read_results` gives, with methods in the given order and others after them."""
+    methods = {name: index for index, name in enumerate(order)}
 
-    def place(result: CellResult) -> tuple[int, int, int, str, int]:
+    def key(result: CellResult) -> tuple[int, int, int, str, int]:
         environment, dataset = list(ENVIRONMENTS).index(result.environment), list(DATASETS).index(result.dataset)
         return environment, dataset, methods.get(result.method, len(methods)), result.method, result.seed
 
-    return sorted((CellResult.of(record) for record in records), key=place)
+    return sorted((CellResult.of(record) for record in records), key=key)
 
 
 _KEYS = {
@@ -203,19 +196,19 @@ _KEYS = {
 
 
 def returns_table(results: Iterable[CellResult]) -> pa.Table:
-    """A row for every episode."""
+    """Make a table with a row for every episode."""
     rows = [
         {**_keys(result, agent), "episode": episode, "return": value, "length": length}
         for result in results
-        for agent, own, lengths in zip(result.agents, result.returns, result.lengths, strict=True)
-        for episode, (value, length) in enumerate(zip(own, lengths, strict=True))
+        for agent, returns, lengths in zip(result.agents, result.returns, result.lengths, strict=True)
+        for episode, (value, length) in enumerate(zip(returns, lengths, strict=True))
     ]
     columns = {**_KEYS, "episode": pa.int64(), "return": pa.float64(), "length": pa.int64()}
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))
 
 
 def predictions_table(results: Iterable[CellResult]) -> pa.Table:
-    """A row for every agent of a method that predicts."""
+    """Make a table with a row for every agent of a method that predicts."""
     rows = [
         {**_keys(result, agent), "rmse": rmse, "r2": r2}
         for result in results

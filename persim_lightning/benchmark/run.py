@@ -1,18 +1,18 @@
-"""Runs a grid: the cells that are not finished, then tables, pictures and counts of all of them."""
+"""Runs the unfinished cells of a grid, and writes tables, pictures and a summary of all finished ones."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from persim_lightning.benchmark.cell import Outcome, Places
+from persim_lightning.benchmark.cell import Folders, Outcome
 from persim_lightning.benchmark.cluster import ray_engine
 from persim_lightning.benchmark.engine import Engine, LocalEngine
 from persim_lightning.benchmark.grid import Cell, Preset, choose_methods, make_cells
@@ -35,7 +35,7 @@ class BenchmarkError(PersimError):
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to run, and where.
+    """A grid, its folders and how to run it.
 
     Attributes
     ----------
@@ -44,16 +44,16 @@ class BenchmarkRequest:
     runs, root : Path
         Folders of results and of data sets.
     methods : sequence of str, optional
-        Some of the methods folder instead of the preset's; `all` for every one.
+        Names in the methods folder that replace the preset's; `all` for every one.
     conf, methods_folder : Path, optional
         Folders of YAMLs; the shipped ones by default.
     engine : {'joblib', 'ray'}
     address : str
-        Of the Ray cluster.
+        Address of the Ray cluster.
     jobs : int, optional
-        Cells at a time: 2, or as many as the Ray cluster has room for, by default.
+        Number of cells that run at the same time; by default 2, or as many as the Ray cluster has room for.
     threads : int
-        CPU threads of each.
+        CPU threads of each cell.
     wandb : {'auto', 'online', 'offline', 'disabled'}
     """
 
@@ -71,12 +71,12 @@ class BenchmarkRequest:
 
 
 def run_benchmark(request: BenchmarkRequest) -> None:
-    """Run a grid and write its tables.
+    """Run a grid, and write its tables.
 
     Raises
     ------
     PersimError
-        If a setting does not fit.
+        If a setting is invalid.
     BenchmarkError
         If cells failed; the others are kept.
     FitInterruptedError
@@ -84,20 +84,19 @@ def run_benchmark(request: BenchmarkRequest) -> None:
     """
     order = request.preset.methods
     folder = request.methods_folder or (request.conf or shipped_folder()) / "methods"
-    names = list(choose_methods(request.methods or order, folder, order))
-    cells = make_cells(replace(request.preset, methods=names), request.conf, folder)
+    cells = make_cells(request.preset, choose_methods(request.methods or order, folder, order), request.conf)
     check_writable(request.runs / RESULT)
     waiting = unfinished(cells, request.runs, request.root, request.preset.without_data)
-    print(f"{_counted(len(cells))}, {len(cells) - len(waiting)} of them finished before")
+    print(f"{_count(len(cells))}, {len(cells) - len(waiting)} of them already finished")
     failed = _run(waiting, request) if waiting else []
     if any(request.runs.glob(f"*/cells/*/{RESULT}")):
         _report(request, order)
     if failed:
-        raise BenchmarkError(_failures(failed, request.runs))
+        raise BenchmarkError(_print_failures(failed, request.runs))
 
 
 def _report(request: BenchmarkRequest, order: Sequence[str]) -> None:
-    """Tables, pictures and counts of all finished cells of the folder, whichever command has run them."""
+    """Write tables, pictures and the summary of all finished cells in the folder, from this and earlier commands."""
     runs = request.runs
     records = read_results(runs)
     results = sort_results(records, order)
@@ -106,7 +105,7 @@ def _report(request: BenchmarkRequest, order: Sequence[str]) -> None:
     lines = summary_lines(summary, scores)
     written = write_tidy(results, runs)
     write_json(summary, runs / SUMMARY)
-    written += [runs / SUMMARY, write_tables(scores, records[0]["asked"], lines, runs / TABLES)]
+    written += [runs / SUMMARY, write_tables(scores, records[0]["settings"], lines, runs / TABLES)]
     written += draw_environments(scores, runs)
     for line in lines:
         print(line)
@@ -116,21 +115,23 @@ def _report(request: BenchmarkRequest, order: Sequence[str]) -> None:
 
 
 def _run(cells: Sequence[Cell], request: BenchmarkRequest) -> list[Outcome]:
-    """Run cells, and keep each result as soon as it is known; returns those that failed."""
-    places = Places(str(request.runs.resolve()), str(request.root.resolve()))
+    """Run cells, save each result at once, and return the outcomes that failed."""
+    folders = Folders(str(request.runs.resolve()), str(request.root.resolve()))
     failed = []
-    # The stream is bound now, so that no redirection of a cell in this process can reach the progress bar.
+    # Bind the stream now: a cell that runs in this process redirects sys.stdout.
     console = Console(file=sys.stdout, soft_wrap=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with (
             _engine(request) as engine,
+            # Closed on Ctrl-C too, so that it cancels the tasks that it started.
+            contextlib.closing(engine.run(cells, folders)) as outcomes,
             Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         ):
             bar = progress.add_task("cells", total=len(cells))
-            for outcome in engine.run(cells, places):
-                _keep(outcome, request.runs)
-                console.print(_line(outcome), markup=False)
+            for outcome in outcomes:
+                _save(outcome, request.runs)
+                console.print(_describe(outcome), markup=False)
                 progress.advance(bar)
                 if outcome.result is None:
                     failed.append(outcome)
@@ -148,32 +149,32 @@ def _engine(request: BenchmarkRequest) -> Iterator[Engine]:
         yield engine
 
 
-def _keep(outcome: Outcome, runs: Path) -> None:
+def _save(outcome: Outcome, runs: Path) -> None:
     folder = runs / outcome.cell.folder
     if outcome.result is None:
         with atomic_write(folder / ERROR) as temporary:
             temporary.write_text(outcome.trace)
         return
     (folder / ERROR).unlink(missing_ok=True)
-    # It marks the cell as finished, so it is written last.
+    # Marks the cell as finished, so it is written last.
     write_json(outcome.result, folder / RESULT)
 
 
-def _line(outcome: Outcome) -> str:
+def _describe(outcome: Outcome) -> str:
     if outcome.result is None:
         return f"{outcome.cell.name}: failed: {outcome.reason}"
     result, seconds = CellResult.of(outcome.result), sum(outcome.result["seconds"].values())
-    score = f"mean return {result.mean_return:.1f}" if result.episodes else "plays no episodes"
+    score = f"mean return {result.mean_return:.1f}" if result.episodes else "no episodes"
     return f"{outcome.cell.name}: {result.label}, {score}, {seconds:.0f} s"
 
 
-def _counted(cells: int) -> str:
+def _count(cells: int) -> str:
     return "1 cell" if cells == 1 else f"{cells} cells"
 
 
-def _failures(failed: Sequence[Outcome], runs: Path) -> str:
-    """Print why each failed, and return in one line what to do."""
+def _print_failures(failed: Sequence[Outcome], runs: Path) -> str:
+    """Print the reason of each failure, and return a one-line message."""
     print("failed:")
     for outcome in failed:
         print(f"  {outcome.cell.name}: {outcome.reason} ({runs / outcome.cell.folder / ERROR})")
-    return f"{_counted(len(failed))} failed; the same command tries {'it' if len(failed) == 1 else 'them'} again"
+    return f"{_count(len(failed))} failed; the same command tries {'it' if len(failed) == 1 else 'them'} again"

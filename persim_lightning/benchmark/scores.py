@@ -1,4 +1,4 @@
-"""What methods come to over seeds, and which of them compete with each other."""
+"""Aggregates results over seeds, and ranks methods."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from typing import NamedTuple
 from persim_lightning.benchmark.results import CellResult
 
 OURS = "persim"
-# It knows the real dynamics, so it competes with nobody.
+# Plans on the true dynamics, so it is no competitor.
 REFERENCE = "true-env"
-# Learners that PerSim's simulators feed, and the same learners on recorded data: one agent's, or the population's.
+# Learners on data from PerSim's simulators, and the same learners on recorded data of one agent or all agents.
 AUGMENTED = {"persim-bcq": ("bcq-a", "bcq-p"), "persim-cql": ("cql-a", "cql-p")}
 
 
 class Score(NamedTuple):
-    """A mean and its standard deviation; NaN where there is no spread to be known."""
+    """A mean and its standard deviation; NaN if the latter is undefined."""
 
     mean: float
     std: float
 
     @classmethod
     def over_seeds(cls, means: Sequence[float], within: float) -> Score:
-        """Of the means under several seeds; under one, `within` says how far its values are spread."""
+        """Aggregate the means of several seeds; with one seed, `within` is the standard deviation."""
         if len(means) == 1:
             return cls(means[0], within)
         mean = fmean(means)
-        # With an infinite error among them there is no spread.
+        # With an infinite error the standard deviation is undefined.
         return cls(mean, pstdev(means) if math.isfinite(mean) else math.nan)
 
 
 @dataclass(frozen=True)
 class MethodScores:
-    """One method on one data set.
+    """Scores of one method on one data set.
 
     Attributes
     ----------
     environment, dataset, method, label : str
-        The label names the method's YAML where another method has the same.
+        The label includes the name of the method's YAML if another method has the same label.
     agents, seeds : list of int
     episodes : int
-        Of every agent under a seed, the fewest of all seeds.
+        Number of episodes of every agent under a seed; the minimum over seeds.
     spread_over : str
-        What the deviations of returns are over: "seeds", or "episodes" where no method of the environment has more than
-        one seed.
+        "seeds" if a method of the environment has several seeds, else "episodes": what standard deviations of returns
+        are taken over.
     returns : list of Score
         By agent.
     episode_returns : list of list of list of float
         By seed, agent and episode.
     rmse : list of Score, or None
-        By agent; a single seed has no spread.
+        By agent; the standard deviation of a single seed is NaN.
     r2 : list of float, or None
         By agent, the mean over seeds.
     """
@@ -73,67 +73,70 @@ class MethodScores:
 
 
 def method_scores(results: Sequence[CellResult]) -> list[MethodScores]:
-    """Gather the seeds of every method on every data set; results lie in order, those of a data set together."""
+    """Aggregate the seeds of every method on every data set.
+
+    Results must be sorted, so that those of a data set are adjacent.
+    """
     groups: dict[tuple[str, str | None, str], dict[int, CellResult]] = {}
     for result in results:
-        # The true dynamics learn nothing from a data set, so their seeds belong together wherever they were run.
+        # Planning on the true dynamics does not depend on the data set, so its seeds are grouped over data sets.
         dataset = None if result.method == REFERENCE else result.dataset
         groups.setdefault((result.environment, dataset, result.method), {}).setdefault(result.seed, result)
     labels = {result.method: result.label for result in results}
     shared = {label for label, count in Counter(labels.values()).items() if count > 1}
-    # A spread means the same throughout an environment's tables: where a method has several seeds, it is theirs.
+    # Use one kind of standard deviation in all tables of an environment.
     several = {environment for (environment, _, _), seeds in groups.items() if len(seeds) > 1}
     return [
-        _gather(list(seeds.values()), shared, "seeds" if environment in several else "episodes")
+        _aggregate(list(seeds.values()), shared, "seeds" if environment in several else "episodes")
         for (environment, _, _), seeds in groups.items()
     ]
 
 
-def _gather(seeds: list[CellResult], shared: set[str], spread_over: str) -> MethodScores:
+def _aggregate(seeds: list[CellResult], shared: set[str], spread_over: str) -> MethodScores:
     first = seeds[0]
-    seeds = sorted(seeds, key=lambda own: own.seed)
+    seeds = sorted(seeds, key=lambda entry: entry.seed)
     label = f"{first.label} ({first.method})" if first.label in shared else first.label
-    places = range(len(first.agents))
+    indices = range(len(first.agents))
     rmse, r2 = None, None
-    if all(own.rmse is not None and own.r2 is not None for own in seeds):
-        rmse = [Score.over_seeds([(own.rmse or [])[place] for own in seeds], math.nan) for place in places]
-        r2 = [fmean((own.r2 or [])[place] for own in seeds) for place in places]
+    if all(entry.rmse is not None and entry.r2 is not None for entry in seeds):
+        rmse = [Score.over_seeds([(entry.rmse or [])[index] for entry in seeds], math.nan) for index in indices]
+        r2 = [fmean((entry.r2 or [])[index] for entry in seeds) for index in indices]
     return MethodScores(
         *(first.environment, first.dataset, first.method, label, first.agents),
-        seeds=[own.seed for own in seeds],
-        episodes=min(own.episodes for own in seeds),
+        seeds=[entry.seed for entry in seeds],
+        episodes=min(entry.episodes for entry in seeds),
         spread_over=spread_over,
         returns=[
             Score.over_seeds(
-                [_mean(own.returns[place]) for own in seeds],
-                _spread(first.returns[place]) if spread_over == "episodes" else math.nan,
+                [_mean(entry.returns[index]) for entry in seeds],
+                _spread(first.returns[index]) if spread_over == "episodes" else math.nan,
             )
-            for place in places
+            for index in indices
         ],
-        episode_returns=[own.returns for own in seeds],
+        episode_returns=[entry.returns for entry in seeds],
         rmse=rmse,
         r2=r2,
     )
 
 
-def on_same_episodes(first: MethodScores, second: MethodScores, place: int) -> tuple[Score, Score] | None:
-    """Returns of two methods for one agent, over the seeds and the first episodes that both have played.
+def on_same_episodes(first: MethodScores, second: MethodScores, index: int) -> tuple[Score, Score] | None:
+    """Compare the returns of two methods for one agent over the seeds and first episodes that both ran.
 
-    Episodes of a seed begin in the same states whoever plays them, however many there are: means over different numbers
-    of them would compare starts, too. None where the methods have no seed in common, or one plays none.
+    Episodes of a seed start from the same states for every method. Means over different numbers of episodes would
+    compare initial states too. Returns None if the methods share no seed, or one ran no episodes.
     """
     shared = [seed for seed in first.seeds if seed in second.seeds]
     if not shared or not (plays(first) and plays(second)):
         return None
-    played = [[own.episode_returns[own.seeds.index(seed)][place] for seed in shared] for own in (first, second)]
-    counts = [min(len(one), len(other)) for one, other in zip(*played, strict=True)]
-    cut = [[values[:count] for values, count in zip(own, counts, strict=True)] for own in played]
-    one, other = (Score.over_seeds([fmean(values) for values in own], _spread(own[0])) for own in cut)
+    returns = [[entry.episode_returns[entry.seeds.index(seed)][index] for seed in shared] for entry in (first, second)]
+    counts = [min(len(one), len(other)) for one, other in zip(*returns, strict=True)]
+    common = [[values[:count] for values, count in zip(seeds, counts, strict=True)] for seeds in returns]
+    one, other = (Score.over_seeds([fmean(values) for values in seeds], _spread(seeds[0])) for seeds in common)
     return one, other
 
 
 def plays(scores: MethodScores) -> bool:
-    """Whether a method has a policy; others only predict."""
+    """Whether a method runs episodes; others only predict."""
     return scores.episodes > 0
 
 
@@ -146,29 +149,29 @@ def _spread(values: list[float]) -> float:
 
 
 def competes(scores: MethodScores) -> bool:
-    """Whether a method is among those that PerSim is compared with: planners and learners on recorded data."""
+    """Whether PerSim is compared with a method: planners and learners on recorded data."""
     return scores.method != REFERENCE and scores.method not in AUGMENTED
 
 
-def goodness_of_return(scores: MethodScores, place: int) -> float:
-    """Higher is better; -inf for a return that is no number."""
-    return worth(scores.returns[place])
+def goodness_of_return(scores: MethodScores, index: int) -> float:
+    """Mean return; higher is better; -inf if it is not finite."""
+    return finite_or_worst(scores.returns[index])
 
 
-def worth(score: Score) -> float:
-    """Of a return: its mean, -inf where that is no number."""
+def finite_or_worst(score: Score) -> float:
+    """Mean of a return, or -inf if it is not finite."""
     return score.mean if math.isfinite(score.mean) else -math.inf
 
 
-def goodness_of_rmse(scores: MethodScores, place: int) -> float:
-    """Higher is better; -inf for methods that do not predict, or whose prediction diverged."""
-    value = math.inf if scores.rmse is None else scores.rmse[place].mean
+def goodness_of_rmse(scores: MethodScores, index: int) -> float:
+    """Negative RMSE; higher is better; -inf for methods that do not predict or whose prediction diverged."""
+    value = math.inf if scores.rmse is None else scores.rmse[index].mean
     return -value if math.isfinite(value) else -math.inf
 
 
 def best_of(
-    rivals: Sequence[MethodScores], place: int, goodness: Callable[[MethodScores, int], float]
+    rivals: Sequence[MethodScores], index: int, goodness: Callable[[MethodScores, int], float]
 ) -> MethodScores | None:
-    """The best method for one agent, the first of several; None where all have failed."""
-    best = max(rivals, key=lambda own: goodness(own, place), default=None)
-    return best if best is not None and goodness(best, place) > -math.inf else None
+    """Find the best method for one agent, the first one in a tie; None if all are -inf."""
+    best = max(rivals, key=lambda entry: goodness(entry, index), default=None)
+    return best if best is not None and goodness(best, index) > -math.inf else None

@@ -1,4 +1,4 @@
-"""The benchmark's tidy tables in Weights & Biases."""
+"""Logs the benchmark's tidy tables to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def log_tables(results: Sequence[CellResult], summary: dict[str, Any], runs: Pat
     results : sequence of CellResult
     summary : dict
     runs : Path
-        Folder of the benchmark; the run's own lies in it.
+        Folder of the benchmark, in which W&B creates its folder.
     mode : {'online', 'offline', 'disabled'}
     """
     if mode == "disabled":
         return
-    # Imported late: it takes a second, and most benchmarks log once.
+    # Imported late, since it takes a second.
     import wandb
 
     run = wandb.init(project=PROJECT, name=runs.name, group="benchmark", dir=runs, settings=wandb_settings(mode))

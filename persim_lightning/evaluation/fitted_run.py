@@ -59,7 +59,9 @@ class FittedRun:
         config, provenance = folder / CONFIG, folder / PROVENANCE
         for path in (config, provenance):
             if not path.is_file():
-                raise ConfigurationError(f"{path}: no such file; is {folder} the folder of a finished run?")
+                raise ConfigurationError(
+                    f"{path}: no such file; give the folder of a finished persim fit, not one of persim adapt"
+                )
         try:
             settings = yaml.safe_load(config.read_text())["data"]
             environment = None if settings["env"] is None else get_environment(settings["env"])

@@ -7,6 +7,7 @@ members' independent rollouts. (PerSim, section 5 and appendix; https://arxiv.or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -137,6 +138,19 @@ class PredictionScores(NamedTuple):
             {"agent": label, **{name: values[row] for name, values in columns.items()}}
             for row, label in enumerate(agent_ids)
         ]
+
+
+def restore_score(record: dict[str, Any], name: str) -> float:
+    """Read `rmse` or `r2` from a record that went through JSON, which has no infinities and no NaN.
+
+    Returns inf (RMSE) or -inf (R²) where a prediction diverged, and NaN where no episode was scored.
+    """
+    value = record[name]
+    if value is not None:
+        return float(value)
+    if not record["scored"]:
+        return math.nan
+    return math.inf if name == "rmse" else -math.inf
 
 
 class EpisodeScores(NamedTuple):

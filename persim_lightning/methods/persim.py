@@ -10,10 +10,10 @@ from persim_lightning.data.collecting.behavior import Policy
 from persim_lightning.evaluation.control import simulator_mpc
 from persim_lightning.evaluation.prediction import PredictionScores, score_predictions
 from persim_lightning.methods.contract import Fitted, Method, Task
-from persim_lightning.methods.training import ADVICE, train
+from persim_lightning.methods.training import train
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.store.names import DESCRIPTION, LOCK
-from persim_lightning.store.work import State, Work
+from persim_lightning.store.work import Work
 from persim_lightning.training.persim import PerSimModule
 
 
@@ -85,9 +85,11 @@ def fit_population(task: Task, agent_factors: bool = True) -> FittedPopulation:
     settings = {**task.identity(), "agent_factors": agent_factors}
     with FileLock(folder / LOCK):
         # The description is the last file that a population writes.
-        if Work(folder, settings, DESCRIPTION, ADVICE).open() is State.FINISHED:
+        work = Work(folder, settings, DESCRIPTION)
+        if work.open():
             return FittedPopulation.load(folder)
-        population = _fit(task, folder, agent_factors)
+        with work.attempt():
+            population = _fit(task, folder, agent_factors)
         population.save(folder)
     return population
 

@@ -19,9 +19,6 @@ from persim_lightning.store.names import last_checkpoint
 
 Module = TypeVar("Module", bound=pl.LightningModule)
 
-# What the user can do where a folder holds work under other settings.
-ADVICE = "choose another --runs"
-
 
 def train(build: Callable[[], Module], data: TrajectoryDataModule, task: Task, folder: Path) -> Module:
     """Build and train a module for a task's gradient steps; a training that was interrupted in `folder` resumes.

@@ -1,4 +1,4 @@
-"""Plays MPC episodes of a run's agents in the real environment, and with the same planner on the true dynamics."""
+"""Runs MPC episodes of a run's agents in the real environment, planned on its simulators and on the true dynamics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from persim_lightning.evaluation.control import PlanningSettings, play_agents, r
 from persim_lightning.evaluation.episode_media import check_video, draw_first_episodes, film_episode
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.store.names import CONTROL, WEIGHTS
-from persim_lightning.store.work import State, Work
+from persim_lightning.store.work import Work
 from persim_lightning.support.files import check_writable, file_sha256, read_json, write_json
 from persim_lightning.support.parsing import choose_agents
 from persim_lightning.support.terminal import print_table
@@ -23,25 +23,25 @@ TRUE_ENV = "True env + MPC"
 
 @dataclass(frozen=True)
 class PlayRequest:
-    """What to play.
+    """Agents, episodes and settings of planning.
 
     Attributes
     ----------
     run : FittedRun
     planning : dict
-        How to plan, as conf/planning/ENV.yaml holds it.
+        Settings of planning, as in conf/planning/ENV.yaml.
     agents : str
         Ids and ranges, such as `0-4,17`.
     episodes : int
-        Of every agent.
+        Number of episodes of every agent.
     seed : int
-        Of first states and planning noise.
+        Seed of initial states and planning noise.
     true_env : bool
-        Whether to plan on the true dynamics, too.
+        Whether to plan on the true dynamics as well.
     out : Path, optional
-        JSON of the results (RUN/control.json by default); a picture is written beside it.
+        JSON of the results (RUN/control.json by default); a figure is written beside it.
     video : Path, optional
-        Film of the first episode, .gif or .mp4.
+        Video of the first episode, .gif or .mp4.
     """
 
     run: FittedRun
@@ -54,7 +54,7 @@ class PlayRequest:
     video: Path | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the results, ready for JSON."""
+        """Return everything that decides the results, ready for JSON."""
         return {
             "environment": self.run.real_environment().name,
             "simulator_sha256": file_sha256(self.run.folder / WEIGHTS),
@@ -64,22 +64,22 @@ class PlayRequest:
 
     @property
     def results_path(self) -> Path:
-        """JSON of the results."""
+        """Path of the results."""
         return self.out or self.run.folder / CONTROL
 
 
 def play(request: PlayRequest) -> dict[str, Any]:
-    """Play, print a table, write results and a picture.
+    """Run the episodes, print a table, and write results and a figure.
 
     Returns
     -------
     dict
-        Method -> results, as :meth:`~persim_lightning.evaluation.control.ControlScores.to_dict` gives them.
+        Results by method, as :meth:`~persim_lightning.evaluation.control.ControlScores.to_dict` gives them.
 
     Raises
     ------
     PersimError
-        If an agent is unknown, the settings do not fit the environment, or a file cannot be written.
+        If an agent is unknown, a setting is invalid for the environment, or a file cannot be written.
     """
     run, out, count, seed = request.run, request.results_path, request.episodes, request.seed
     for path in (out, request.video):
@@ -111,17 +111,22 @@ def play(request: PlayRequest) -> dict[str, Any]:
 
 
 def play_once(request: PlayRequest, folder: Path) -> dict[str, Any]:
-    """Results as :func:`play` gives them, kept in a folder of their own.
+    """Run :func:`play` unless `folder` holds its results.
+
+    Returns
+    -------
+    dict
+        Results as read from JSON, where None stands for NaN.
 
     Raises
     ------
     PersimError
-        As for :func:`play`; and if the folder holds results under other settings.
+        As for :func:`play`, and if the folder holds results under other settings.
     """
-    if Work(folder, request.identity(), CONTROL, "choose another --runs").open() is State.FINISHED:
-        results: dict[str, Any] = read_json(folder / CONTROL)["results"]
-        return results
-    return play(replace(request, out=folder / CONTROL))
+    if not Work(folder, request.identity(), CONTROL).open():
+        play(replace(request, out=folder / CONTROL))
+    results: dict[str, Any] = read_json(folder / CONTROL)["results"]
+    return results
 
 
 def _print(environment: str, episodes: int, results: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Runs that studies are made of: fitted once, resumed after an interruption, refused under other settings."""
+"""Fits the runs of studies once; resumes interrupted ones."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.runs.fit import fit
 from persim_lightning.store.names import PROVENANCE, last_checkpoint
-from persim_lightning.store.work import State, Work
+from persim_lightning.store.work import ADVICE, Work
 from persim_lightning.support.files import file_sha256, read_json
-
-_ADVICE = "choose another --runs"
 
 
 def fit_once(run: Path, settings: Mapping[str, Any]) -> Path:
-    """Leave a finished run in `run`: the one that is there, the one that was interrupted there, or a new one.
+    """Fit a run unless it is finished; resume it if it was interrupted.
 
     Parameters
     ----------
@@ -32,20 +30,19 @@ def fit_once(run: Path, settings: Mapping[str, Any]) -> Path:
     Raises
     ------
     PersimError
-        If the folder holds a run under other settings, or its tables have changed.
+        If the folder holds a run under other settings, or on tables that have changed.
     """
     trainer = settings["trainer"]
     if trainer["devices"] not in (1, "1") or trainer["num_nodes"] > 1:
         # Lightning would start the whole study again for every further process.
         raise ConfigurationError("trainer.devices and trainer.num_nodes of a study's fits must be 1")
-    state = Work(run, dict(settings), PROVENANCE, _ADVICE).open()
-    if state is State.FINISHED:
+    if Work(run, dict(settings), PROVENANCE).open():
         _check_tables(run)
         return run
     last = last_checkpoint(run)
-    place = {"run_dir": str(run), "ckpt_path": str(last) if last.is_file() else None}
+    paths = {"run_dir": str(run), "ckpt_path": str(last) if last.is_file() else None}
     try:
-        return fit({**settings, **place})
+        return fit({**settings, **paths})
     except FitInterruptedError as error:
         raise FitInterruptedError("interrupted: the same command resumes") from error
 
@@ -58,4 +55,4 @@ def _check_tables(run: Path) -> None:
             continue
         table = Path(data[f"{kind}path"])
         if not table.is_file() or file_sha256(table) != data[f"{kind}sha256"]:
-            raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or {_ADVICE}")
+            raise ConfigurationError(f"{run} was fitted on another {table}: remove the run, or {ADVICE}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -14,7 +14,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from persim_lightning.data.datamodule import open_data
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.support.configurations import with_paths
+from persim_lightning.support.configurations import configuration_names, with_paths
 from persim_lightning.support.parsing import OneLineErrors
 
 # Model arguments that the data decide.
@@ -31,6 +31,12 @@ _TRAINER_DEFAULTS = {
 
 class _Parser(OneLineErrors, LightningArgumentParser):
     """Reports errors without the usage text of several hundred options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and exit with status 2."""
+        if message.endswith("required: model"):
+            message = f"give --config: {', '.join(configuration_names())}, or the path of a YAML"
+        super().error(message, ex)
 
 
 class FitSettings(LightningCLI):

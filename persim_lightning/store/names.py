@@ -21,7 +21,6 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last"
 CHECKPOINT_SUFFIX = ".ckpt"
 METRICS = "metrics"
-WANDB = "wandb"
 
 # Scores and pictures.
 PREDICTION = "prediction.json"

@@ -1,42 +1,37 @@
-"""One rule for work that is kept in a folder: finished, so reuse; other settings, so refuse; interrupted, so resume.
+"""One rule for work that is kept in a folder: reuse it if finished, refuse other settings, resume it if interrupted.
 
-A fit, a benchmark cell and a study's run all ask the same question before they start. The settings that decide the
-result are written to `settings.json` before the work begins; a marker file that only finished work has ends it.
+The settings that decide the result are written to `settings.json` before the work begins. A file that is written last
+marks the work as finished. Fits, benchmark cells and runs of studies follow this rule.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.store.names import SETTINGS
-from persim_lightning.support.files import read_json, write_json
+from persim_lightning.store.names import SETTINGS, last_checkpoint
+from persim_lightning.support.files import as_json, read_json, write_json
 
-# Longer values are named in errors, but not printed.
+# What users of studies and benchmarks can do where a folder holds other work.
+ADVICE = "choose another --runs"
+# Errors name longer values without printing them.
 _MAX_PRINTED = 60
 
 
-class State(Enum):
-    """What a folder holds of the work that is asked for."""
-
-    NEW = "new"
-    INTERRUPTED = "interrupted"
-    FINISHED = "finished"
-
-
-def check_settings(saved: dict[str, Any], current: dict[str, Any], folder: Path, advice: str) -> None:
-    """Refuse to reuse or resume what was made under other settings.
+def check_settings(saved: dict[str, Any], current: dict[str, Any], folder: Path, advice: str = ADVICE) -> None:
+    """Refuse to reuse or resume work that was done under other settings.
 
     Parameters
     ----------
     saved, current : dict
         Settings that decide the result, ready for JSON.
     folder : Path
-        Where the work is kept.
+        Folder of the work.
     advice : str
-        What the user can do, such as "choose another --runs".
+        What the user can do.
 
     Raises
     ------
@@ -62,25 +57,25 @@ class Work:
     ----------
     folder : Path
     settings : dict
-        Everything that decides the result, ready for JSON.
+        Everything that decides the result, as :func:`~persim_lightning.support.files.write_json` takes it.
     finished : str
         Name of the file that is written last.
     advice : str
         What the user can do where the settings differ.
     """
 
-    def __init__(
-        self, folder: Path, settings: dict[str, Any], finished: str, advice: str = "choose another folder"
-    ) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, settings: dict[str, Any], finished: str, advice: str = ADVICE) -> None:
+        # As they come back from the file, so that infinities, tuples and integer keys compare equal.
+        self.folder, self.settings = folder, as_json(settings)
         self._finished, self._advice = folder / finished, advice
 
-    def open(self) -> State:
-        """Look at the folder; note the settings there before work begins.
+    def open(self) -> bool:
+        """Compare the settings with the folder's, and write them to a new one.
 
         Returns
         -------
-        State
+        bool
+            Whether the work is finished.
 
         Raises
         ------
@@ -90,8 +85,18 @@ class Work:
         record = self.folder / SETTINGS
         if record.is_file():
             check_settings(read_json(record), self.settings, self.folder, self._advice)
-            return State.FINISHED if self._finished.is_file() else State.INTERRUPTED
+            return self._finished.is_file()
         if self._finished.is_file():
             raise ConfigurationError(f"{self.folder} holds work of unknown settings: remove it, or {self._advice}")
         write_json(self.settings, record)
-        return State.NEW
+        return False
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Do the work in this context: if it fails before its first checkpoint, other settings may be tried next."""
+        try:
+            yield
+        except Exception:
+            if not last_checkpoint(self.folder).exists():
+                (self.folder / SETTINGS).unlink(missing_ok=True)
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from persim_lightning.data.tables.sources import read_table, write_table
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.fitted_run import FittedRun
+from persim_lightning.evaluation.prediction import restore_score
 from persim_lightning.runs.play import PERSIM, PlayRequest, play_once
 from persim_lightning.runs.reuse import fit_once
 from persim_lightning.runs.settings import change_settings
@@ -25,20 +27,18 @@ from persim_lightning.support.figures import save_figure
 from persim_lightning.support.files import atomic_write, markdown_table, read_json, write_json
 from persim_lightning.support.terminal import print_table
 
-AGENTS = (25, 50, 100, 250, 500)
-
 
 @dataclass(frozen=True)
 class ScarcityScores:
-    """What a population of one size comes to, on the same test agents.
+    """Scores of the test agents in a population of one size.
 
     Attributes
     ----------
     agents : int
     rmse, r2 : list of float
-        Mean RMSE and median R² of 50-step rollouts, by test agent.
+        Mean RMSE and median R² of 50-step rollouts, by test agent; inf and -inf where a prediction diverged.
     returns : list of float, or None
-        Mean return of MPC episodes, by test agent.
+        Mean return of MPC episodes, by test agent; NaN where the environment overflowed.
     """
 
     agents: int
@@ -50,24 +50,24 @@ class ScarcityScores:
 def scarcity_study(
     environment: str, settings: Mapping[str, Any], runs: Path, sizes: Sequence[int], episodes: int = 0
 ) -> list[ScarcityScores]:
-    """Fit populations of several sizes with equally many optimizer steps, and score the same test agents.
+    """Fit populations of several sizes with the same number of optimizer steps, and score the same test agents.
 
     Parameters
     ----------
     environment : str
     settings : mapping
-        Of every fit, as :func:`~persim_lightning.runs.fit.fit` takes them.
+        Settings of every fit, as :func:`~persim_lightning.runs.fit.fit` takes them.
     runs : Path
-        Folder of the runs; finished ones are reused.
+        Folder of the runs; finished runs are reused.
     sizes : sequence of int
-        Numbers of agents: the smaller populations are the first agents of the largest.
+        Numbers of agents. The smaller populations consist of the first agents of the largest.
     episodes : int
-        MPC episodes of every test agent; 0 for no returns.
+        Number of MPC episodes of every test agent; 0 for none.
 
     Raises
     ------
     ConfigurationError
-        If a population would not hold the test agents.
+        If a population is too small to contain the test agents.
     """
     settings, sizes = change_settings(settings, UNUSED), sorted(set(sizes))
     tested = len(get_environment(environment).test_agents)
@@ -81,24 +81,27 @@ def scarcity_study(
     for size in sizes:
         run = whole
         if size < largest:
-            path = runs / f"{environment}-{size}.parquet"
+            # The subset depends on the population that it was drawn from.
+            name = f"{environment}-{size}of{largest}"
+            path = runs / f"{name}.parquet"
             write_table(table.filter(pc.less(table["agent"], size)), path)
             changes = {f"data.{name}": files[name] for name in ("test_path", "agents_path")}
             changes |= {"data.path": str(path), "trainer.max_epochs": round(epochs * largest / size)}
-            run = fit_once(runs / f"{environment}-{size}", change_settings(settings, changes))
+            run = fit_once(runs / name, change_settings(settings, changes))
         records = read_json(run / PREDICTION)
-        rmse, r2 = ([record[name] for record in records] for name in ("rmse", "r2"))
+        rmse, r2 = ([restore_score(record, name) for record in records] for name in ("rmse", "r2"))
         scores.append(ScarcityScores(size, rmse, r2, _returns(run, episodes) if episodes else None))
     return scores
 
 
 def _returns(run: Path, episodes: int) -> list[float]:
-    """Mean return of every test agent."""
+    """Run the episodes of every test agent, and return the mean returns."""
     fitted = FittedRun.load(run)
     planning = read_yaml(find_configuration(fitted.real_environment().name, "planning"))
     request = PlayRequest(fitted, planning, episodes=episodes, true_env=False)
     results = play_once(request, run / f"episodes-{episodes}")
-    return [record["mean_return"] for record in results[PERSIM]["agents"]]
+    means = [record["mean_return"] for record in results[PERSIM]["agents"]]
+    return [math.nan if mean is None else mean for mean in means]
 
 
 def write_scarcity(environment: str, scores: Sequence[ScarcityScores], episodes: int, folder: Path) -> list[Path]:
@@ -124,23 +127,25 @@ def write_scarcity(environment: str, scores: Sequence[ScarcityScores], episodes:
 
 
 def draw_scarcity(environment: str, scores: Sequence[ScarcityScores], path: Path) -> Path:
-    """A line for every test agent: error, and returns where they are known, against the number of agents."""
-    known = scores[0].returns is not None
-    figure, axes = plt.subplots(1, 1 + known, figsize=(5.5 + 5 * known, 4.2), layout="constrained", squeeze=False)
-    sizes = [own.agents for own in scores]
+    """Draw errors, and returns if known, against the number of agents; one line for every test agent."""
+    with_returns = scores[0].returns is not None
+    figure, axes = plt.subplots(
+        1, 1 + with_returns, figsize=(5.5 + 5 * with_returns, 4.2), layout="constrained", squeeze=False
+    )
+    sizes = [score.agents for score in scores]
     for index in range(len(scores[0].rmse)):
         label = f"agent {index}"
-        rmse = np.array([own.rmse[index] for own in scores], dtype=float)
+        rmse = np.array([score.rmse[index] for score in scores], dtype=float)
         axes[0, 0].loglog(sizes, rmse, marker="o", label=label)
-        if known:
-            axes[0, 1].semilogx(sizes, [(own.returns or [])[index] for own in scores], marker="o", label=label)
+        if with_returns:
+            axes[0, 1].semilogx(sizes, [(score.returns or [])[index] for score in scores], marker="o", label=label)
     axes[0, 0].set(ylabel="mean RMSE of 50-step rollouts", title=f"{environment}: error")
-    if known:
+    if with_returns:
         axes[0, 1].set(ylabel="mean return of MPC episodes", title=f"{environment}: return")
-    for own in axes[0]:
-        own.set_xticks(sizes, list(map(str, sizes)))
-        own.minorticks_off()
-        own.set_xlabel("agents with one trajectory each")
-        own.grid(alpha=0.3)
-        own.legend(fontsize=8)
+    for axis in axes[0]:
+        axis.set_xticks(sizes, list(map(str, sizes)))
+        axis.minorticks_off()
+        axis.set_xlabel("agents with one trajectory each")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
     return save_figure(figure, path)

@@ -36,7 +36,7 @@ UNUSED = {"check_theorem": False, "wandb": "disabled"}
 
 @dataclass(frozen=True)
 class UnseenScores:
-    """Scores of the test agents when they are known in one way.
+    """Scores of the test agents under one way of adapting to them.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class UnseenScores:
     rmse, r2 : list of float
         Mean RMSE and median R² of 50-step rollouts, by agent.
     milliseconds : float or None
-        Wall time of adapting to all of them.
+        Wall time of adapting to all test agents.
     """
 
     known_by: str
@@ -54,15 +54,15 @@ class UnseenScores:
 
 
 def unseen_study(environment: str, settings: Mapping[str, Any], runs: Path) -> list[UnseenScores]:
-    """Score the test agents as agents that training has not seen, beside a simulator that was trained on them.
+    """Score the test agents without training on them, and compare with a simulator trained on them.
 
     Parameters
     ----------
     environment : str
     settings : mapping
-        Of both fits, as :func:`~persim_lightning.runs.fit.fit` takes them.
+        Settings of both fits, as :func:`~persim_lightning.runs.fit.fit` takes them.
     runs : Path
-        Folder of the two runs; finished ones are reused.
+        Folder of the two runs; finished runs are reused.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def unseen_study(environment: str, settings: Mapping[str, Any], runs: Path) -> l
     known = covariates.filter(pc.invert(pc.is_in(covariates["agent"], ids)))
 
     def adapt(count: int) -> PersonalizedSimulator:
-        """To so many transitions of every agent."""
+        """Adapt to the first `count` transitions of every agent."""
         return simulator.adapt(rows.filter(pc.less_equal(rows["t"], count)))
 
     def adapt_both(count: int) -> PersonalizedSimulator:

@@ -61,37 +61,44 @@ def find_configuration(name: str | Path, kind: str = "", folder: Path | None = N
 
 
 def configuration_names(kind: str = "", folder: Path | None = None) -> list[str]:
-    """Names of the configurations of a kind, sorted."""
+    """Return the names of the configurations of a kind, sorted."""
     return sorted(path.stem for path in ((folder or shipped_folder()) / kind).glob("*.yaml"))
 
 
 def with_paths(arguments: Sequence[str], kind: str = "") -> list[str]:
-    """Command-line arguments, the values of `--config` and `-c` replaced by the paths of configurations.
+    """Replace the values of `--config` and `-c` in command-line arguments by the paths of configurations.
 
     Raises
     ------
     ConfigurationError
-        If there is no such configuration.
+        If there is no such configuration, or it is not a YAML of settings.
     """
     replaced: list[str] = []
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if equals and option in _OPTIONS:
-            replaced.append(f"{option}={find_configuration(value, kind)}")
+            replaced.append(f"{option}={_find_readable(value, kind)}")
         elif position and arguments[position - 1] in _OPTIONS:
-            replaced.append(str(find_configuration(argument, kind)))
+            replaced.append(str(_find_readable(argument, kind)))
         else:
             replaced.append(argument)
     return replaced
 
 
+def _find_readable(name: str, kind: str) -> Path:
+    """Find a configuration, and check that it is a YAML, since parsers report a damaged one without its path."""
+    path = find_configuration(name, kind)
+    read_yaml(path)
+    return path
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Content of a YAML that holds settings.
+    """Read a YAML of settings.
 
     Raises
     ------
     ConfigurationError
-        If it is missing, or is no YAML of settings.
+        If it is missing, or is not a YAML of settings.
     """
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such file")
@@ -100,5 +107,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path}: not a YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path}: holds no settings")
+        raise ConfigurationError(f"{path} holds no settings")
     return values

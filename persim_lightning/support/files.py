@@ -53,6 +53,11 @@ def write_json(values: Any, path: Path) -> None:
         temporary.write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
 
 
+def as_json(values: Any) -> Any:
+    """What :func:`read_json` returns after :func:`write_json` wrote `values`."""
+    return json.loads(json.dumps(_finite(values), allow_nan=False))
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file.
 

@@ -6,15 +6,19 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.support.parsing_errors import explain
 
 Args = ParamSpec("Args")
 Settings = TypeVar("Settings")
+# Arguments of the command that is being parsed.
+_command_line: ContextVar[tuple[str, ...]] = ContextVar("_command_line", default=())
 
 
 def one_line(text: object) -> str:
@@ -59,16 +63,26 @@ def _lightning_error(error: Exception) -> Exception | None:
     return error if is_misconfiguration else None
 
 
-class OneLineErrors:
-    """Mixin of argument parsers: reports errors in one line, without the usage text."""
+class OneLineErrors(argparse.ArgumentParser):
+    """Reports errors in one line, without the usage text and without the internals of jsonargparse."""
+
+    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Parse, and keep the command line, so that errors can name the option or the file."""
+        # Parsers of nested classes are called by the command's parser.
+        outer = _command_line.get()
+        token = _command_line.set(outer or tuple(sys.argv[1:] if args is None else args))
+        try:
+            return super().parse_args(args, *rest, **options)
+        finally:
+            _command_line.reset(token)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and exit with status 2."""
-        sys.stderr.write(f"error: {one_line(message)} (see --help)\n")
+        sys.stderr.write(f"error: {explain(one_line(message), _command_line.get())} (see --help)\n")
         sys.exit(2)
 
 
-class CommandParser(OneLineErrors, argparse.ArgumentParser):
+class CommandParser(OneLineErrors):
     """Parses the options of a command."""
 
 
@@ -91,7 +105,7 @@ def build_settings(kind: type[Settings], source: Path | dict[str, Any]) -> Setti
         return kind(**parser.instantiate(parsed).as_dict())
     except (ArgumentError, TypeError) as error:
         name = "settings" if isinstance(source, dict) else source
-        raise ConfigurationError(f"{name}: {one_line(user_error(error) or error)}") from error
+        raise ConfigurationError(f"{name}: {user_error(error) or explain(one_line(error))}") from error
 
 
 def choose_agents(agent_ids: Sequence[int | str], text: str) -> tuple[int | str, ...]:

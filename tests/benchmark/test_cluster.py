@@ -1,4 +1,4 @@
-"""The benchmark on a real Ray cluster of two nodes, which this machine plays."""
+"""The benchmark on a real Ray cluster of two nodes on this machine."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CELLS = [f"cartpole-random-seed{seed}/cells/{method}" for seed in (0, 1) for met
 def two_nodes():
     pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Ray gives way to everything else on a machine: beside other tests its processes would wait for minutes.
+    # At Ray's default niceness its processes would wait for minutes beside other tests.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray spells it so)
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80_000_000}
-    made = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    made.add_node(**node)
-    yield made.address
-    made.shutdown()
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster.add_node(**node)
+    yield cluster.address
+    cluster.shutdown()
 
 
 @pytest.mark.slow
@@ -39,8 +39,8 @@ def test_the_same_results_on_two_nodes(two_nodes, tmp_path):
     nodes = set()
     for cell in CELLS:
         here, there = (result_of(tmp_path / name, cell) for name in ("here", "there"))
-        assert {name: here[name] for name in ("asked", "tables", "agents", "predictions")} == {
-            name: there[name] for name in ("asked", "tables", "agents", "predictions")
+        assert {name: here[name] for name in ("settings", "tables", "agents", "predictions")} == {
+            name: there[name] for name in ("settings", "tables", "agents", "predictions")
         }
         nodes.add(there["machine"]["node"])
     assert len(nodes) == 2
@@ -55,6 +55,26 @@ def test_a_worker_that_dies_takes_its_own_cell_only(two_nodes, tmp_path, capsys)
         benchmark.main(options(tmp_path, "--engine", "ray", "--address", two_nodes, "--jobs", "1"))
     assert "crash: failed: its process died" in capsys.readouterr().out
     assert len(result_of(tmp_path, "cartpole-random-seed0/cells/bcq-a")["agents"]) == 2
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_loses_its_own_cell_only(two_nodes, tmp_path, capsys, monkeypatch):
+    import ray
+
+    get, lost = ray.get, []
+
+    def get_or_lose(reference):
+        if not lost:
+            lost.append(reference)
+            raise ray.exceptions.NodeDiedError("killed by a test")
+        return get(reference)
+
+    monkeypatch.setattr(ray, "get", get_or_lose)
+    write_grid(tmp_path, METHODS)
+    with pytest.raises(PersimError, match="1 cell failed"):
+        benchmark.main(options(tmp_path, "--engine", "ray", "--address", two_nodes, "--jobs", "1"))
+    assert "failed: its process died" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("**/result.json"))) == len(METHODS) - 1
 
 
 def test_ray_that_is_not_installed(tmp_path, monkeypatch):

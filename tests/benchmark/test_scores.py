@@ -110,7 +110,7 @@ def test_counts_in_words():
         "PerSim has the lowest prediction error, alone or shared, on 2 of 4 (data set, agent) pairs"
     )
     assert returned.endswith("alone on 1, and is the best or within one std of it on 3.")
-    assert same.startswith("PerSim has the highest return on the episodes that it and each rival both played, alone or")
+    assert same.startswith("PerSim has the highest return on the episodes that it and each rival both ran, alone or")
     assert simulated == "PerSim-BCQ-5 has a higher return than BCQ-A on 2 of 4."
 
 
@@ -119,7 +119,7 @@ def test_table_1():
     assert title.startswith("**Table 1.** Mean RMSE, in the units of the states (median R²), of 50-step predictions")
     assert title.endswith("; seed 0.")
     [title, *_] = prediction_table(method_scores([cell("persim", [[1.0]], [50.0])]))
-    assert title.endswith("; seed 0; an R² below -10 is only told as such.")
+    assert title.endswith("; seed 0; an R² below -10 is not shown exactly.")
     assert lines[0] == "| data | method | agent 0 | agent 1 | agent 2 | agent 3 |"
     assert lines[2] == "| random | PerSim | **0.1 (0.900)** | **0.2 (0.800)** | 0.3 (0.700) | diverged |"
     assert lines[3] == "| random | Vanilla CaDM | 0.2 (0.800) | **0.2 (0.800)** | **0.1 (0.900)** | **5 (-4.000)** |"

@@ -50,15 +50,16 @@ def open_minari(path: Path) -> MinariDataset:
     TableError
         If it cannot be read, or minari is not installed.
     """
-    try:
-        from minari import MinariDataset
-    except ImportError as error:
-        raise TableError(f"{path}: reading needs minari: pip install 'persim-lightning[interop]'") from error
     folder = path.parent if path.suffix == ".hdf5" else path
     folder = folder / "data" if (folder / "data").is_dir() else folder
     description = folder / "metadata.json"
     if not description.is_file():
-        raise TableError(f"{path}: not a Minari data set ({folder} has no metadata.json)")
+        kind = "a folder, neither a table nor" if path.is_dir() else "not"
+        raise TableError(f"{path}: {kind} a Minari data set ({folder} has no metadata.json)")
+    try:
+        from minari import MinariDataset
+    except ImportError as error:
+        raise TableError(f"{path}: reading needs minari: pip install 'persim-lightning[interop]'") from error
     try:
         # If the spaces are missing, Minari would create the environment that the file names, which may be any code.
         if not {"observation_space", "action_space"} <= set(json.loads(description.read_text())):

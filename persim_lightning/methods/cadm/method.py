@@ -23,7 +23,7 @@ from persim_lightning.methods.cadm.context_dynamics import ContextDynamics, Cont
 from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.methods.cadm.module import CaDMModule
 from persim_lightning.methods.contract import Fitted, Method, Task
-from persim_lightning.methods.training import ADVICE, train
+from persim_lightning.methods.training import train
 from persim_lightning.planning.planner import Score
 from persim_lightning.planning.returns import EnsembleReturns
 from persim_lightning.planning.shared_noise import SharedNoise
@@ -103,7 +103,7 @@ class CaDM(Method):
         folder = task.workspace / self.label.lower().replace(" ", "-")
         settings = {**task.identity(), **self._model, **self._training, "batch_size": self._batch_size}
         # Trained weights are saved by the caller, so the folder itself is never finished.
-        Work(folder, settings, _WEIGHTS, ADVICE).open()
+        Work(folder, settings, _WEIGHTS).open()
         module = train(build, task.data(self._batch_size), task, folder)
         return FittedCaDM(module.model, self._past, self._particles)
 
