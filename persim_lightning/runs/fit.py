@@ -1,4 +1,4 @@
-"""A fit from settings to a run folder: data, training, scores, and what else is learned."""
+"""Fits simulators: opens the data, trains, scores, and writes the run folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fit(settings: Mapping[str, Any]) -> Path:
     Parameters
     ----------
     settings : mapping
-        What a YAML such as conf/cartpole.yaml holds, beside `run_dir`, `ckpt_path` and the other options of
+        Content of a YAML such as conf/cartpole.yaml, with `run_dir`, `ckpt_path` and the other options of
         :class:`~persim_lightning.runs.settings.FitSettings`.
 
     Returns
@@ -52,9 +52,9 @@ def fit(settings: Mapping[str, Any]) -> Path:
     Raises
     ------
     PersimError
-        If the settings, the data or a checkpoint do not fit each other.
+        If settings, data or a checkpoint are invalid or contradict each other.
     FitInterruptedError
-        On Ctrl-C; the message says how to resume.
+        On Ctrl-C; the message tells how to resume.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -70,7 +70,7 @@ class _Fit(FitSettings):
     run_dir: Path
 
     def _set_seed(self) -> None:
-        # FitSettings seeds nothing; here everything is seeded.
+        # FitSettings overrides it to do nothing.
         super(FitSettings, self)._set_seed()
 
     def before_instantiate_classes(self) -> None:
@@ -103,9 +103,9 @@ class _Fit(FitSettings):
             self.config.model.init_args.rank = self._choose_rank(launched)
 
     def _choose_rank(self, launched: bool) -> int:
-        """The number for `rank: auto`; how it was chosen is kept in the run folder."""
+        """Search for the rank of `rank: auto`, and record the search in the run folder."""
         if self.config.ckpt_path is not None or launched:
-            # A resumed run keeps its rank; ranks that Lightning launches read what the first process wrote.
+            # A resumed run keeps its rank; processes that Lightning launches read what the first one wrote.
             return RankSelection.load(self.run_dir).rank
         if {"WORLD_SIZE", "SLURM_NTASKS"} & set(os.environ) or self.config.trainer.num_nodes > 1:
             raise ConfigurationError(
@@ -125,7 +125,7 @@ class _Fit(FitSettings):
         if not len(data.validation_rows):
             raise ConfigurationError(
                 f"{data.recordings.name}: no trajectory is long enough to hold out {TAIL:.0%} of it, so that "
-                "model.rank auto could judge ranks: give a number"
+                "model.rank auto can compare ranks: give a number"
             )
         sizes = {name: getattr(data, name) for name in LINKED}
         arguments = {**config.model.init_args.as_dict(), **sizes, "members": MEMBERS, "spare_members": 0}
@@ -134,16 +134,16 @@ class _Fit(FitSettings):
         selection = select_rank(
             lambda rank: PerSimModule(**{**arguments, "rank": rank}), data, seed, max_epochs=epochs, **trainer
         )
-        # The run itself must not depend on how many fits came before it.
+        # Make the run independent of the number of short fits.
         pl.seed_everything(seed, verbose=False)
         return selection
 
     def _load_planning(self) -> PlanningSettings | None:
-        """How to plan, read before training; None where no episode is played."""
+        """Read the planning settings before training; None for no episodes."""
         if not self.config.mpc_episodes:
             return None
         if self.config.data.env is None:
-            raise ConfigurationError("--mpc_episodes are played in a real environment, but data.env names none")
+            raise ConfigurationError("--mpc_episodes needs a real environment, but data.env is not set")
         environment = get_environment(self.config.data.env)
         settings = PlanningSettings.load(find_configuration(self.config.planning or environment.name, "planning"))
         settings.objective(environment)
@@ -154,7 +154,7 @@ class _Fit(FitSettings):
         return f"{data.env}-{data.dataset}" if data.env is not None else str(Path(data.path or "table").stem)
 
     def instantiate_classes(self) -> None:
-        # FitSettings builds nothing; here everything is built.
+        # FitSettings overrides it to do nothing.
         super(FitSettings, self).instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -213,7 +213,7 @@ def _train(run: _Fit) -> Path:
 
 
 def _complete(run: _Fit) -> list[dict[str, Any]]:
-    """Save rewards, ends and intervals learned from the data; return how often intervals hold test trajectories."""
+    """Save rewards, terminations and intervals learned from the data; return the coverage of test trajectories."""
     data, tail, seed = run.datamodule, run.config.data.val_fraction, run.config.seed_everything
     simulator = PersonalizedSimulator.completed(
         run.model.personalized(), data.trajectories, tail, seed, data.environment

@@ -1,4 +1,4 @@
-"""Chooses the rank: a generous short fit shows where to look, a few more decide by rollouts on held-out tails."""
+"""Chooses the rank by short fits: the first gives a starting point, others are compared on held-out tails."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.prediction import EpisodeWindows, predict
+from persim_lightning.store.names import FIGURES, RANK_SELECTION
 from persim_lightning.support.figures import save_figure
 from persim_lightning.support.files import read_json, write_json
 from persim_lightning.theory.lowrank import compress, cp_fit
@@ -25,26 +26,25 @@ from persim_lightning.theory.tensors import coordinate_scales, learned_tensor, m
 from persim_lightning.training.persim import PerSimModule
 from persim_lightning.types import Transitions
 
-# Share of every trajectory, at its tail, that short fits are judged on.
+# Share of every trajectory, at its tail, on which short fits are compared.
 TAIL = 0.2
-# Short fits take this share of the epochs, but at least so many optimizer steps, with so many members.
+# Short fits take this share of the epochs, but at least this many optimizer steps; number of their members.
 _EPOCHS_SHARE, _STEPS, MEMBERS = 1 / 6, 1500, 2
 GENEROUS = 16
-# Doubling the rank has to lower the error to this share: larger models train faster, so short fits always favor them.
+# Doubling the rank must lower the error to this share, since short fits favor larger models, which train faster.
 _DOUBLING = 0.6
-_FILE = "rank_selection.json"
 
 
 @dataclass(frozen=True)
 class RankSelection:
-    """How a rank was chosen.
+    """A chosen rank and the errors that it was chosen by.
 
     Attributes
     ----------
     rank : int
-        The largest that still pays, see :func:`choose`.
+        The chosen rank, see :func:`choose`.
     start : int
-        Where the search started: the rank at which the generous fit's tensor is explained up to that fit's own error.
+        First rank of the search: the one that explains the first fit's tensor up to that fit's error.
     errors : dict of int to float
         Rank -> geometric mean over trajectories of the rollouts' root mean square error, coordinates standardized.
     """
@@ -55,14 +55,14 @@ class RankSelection:
 
     @classmethod
     def load(cls, folder: Path) -> RankSelection:
-        """Read what :func:`write_selection` wrote.
+        """Read the file that :func:`write_selection` wrote.
 
         Raises
         ------
         ConfigurationError
-            If nothing was chosen there.
+            If the file is missing or damaged.
         """
-        path = folder / _FILE
+        path = folder / RANK_SELECTION
         if not path.is_file():
             raise ConfigurationError(f"{path}: no such file, so model.rank auto has chosen nothing yet: give a number")
         values = read_json(path)
@@ -74,10 +74,10 @@ class RankSelection:
 
 
 def short_epochs(epochs: int, steps_per_epoch: int) -> int:
-    """Epochs of a short fit: no more than the whole one's. Says how long they are."""
+    """Choose and print the number of epochs of a short fit, at most that of the whole fit."""
     short = min(epochs, max(round(epochs * _EPOCHS_SHARE), math.ceil(_STEPS / steps_per_epoch)))
     steps = short * steps_per_epoch
-    doubt = ": too few to trust, so compare with ranks of your own" if steps < _STEPS else ""
+    doubt = ": too few to be reliable, so compare other ranks yourself" if steps < _STEPS else ""
     print(f"searching for the rank by fits of {steps} steps{doubt}", flush=True)
     return short
 
@@ -91,43 +91,43 @@ def select_rank(
     ----------
     build : callable, rank -> PerSimModule
     data : TrajectoryDataModule
-        With the tails held out that the fits are judged on.
+        Data whose tails are held out.
     seed : int
-        Of each fit.
+        Seed of each fit.
     **trainer
         Options of each fit's Trainer: `max_epochs`, `precision`, `accelerator`.
     """
     errors: dict[int, float] = {}
 
-    def judge(rank: int) -> PerSimModule:
+    def evaluate(rank: int) -> PerSimModule:
         model = _short_fit(build, rank, data, seed, **trainer)
         errors[rank] = rollout_error(model, data)
         print(f"rank {rank}: rollout error {errors[rank]:.3g} on held-out tails", flush=True)
         return model
 
-    start = _spectral_rank(judge(GENEROUS), data)
+    start = _spectral_rank(evaluate(GENEROUS), data)
     for rank in sorted({max(1, start - 1), start, start + 1}):
         if rank not in errors:
-            judge(rank)
-    # Walk on, in whichever direction the best one lies at the edge of what was tried.
+            evaluate(rank)
+    # Try further ranks while the best one is the lowest or the highest that was tried.
     while True:
         tried = sorted(rank for rank in errors if rank != GENEROUS)
         chosen = choose(errors)
         if chosen == tried[0] and chosen > 1:
-            judge(chosen - 1)
+            evaluate(chosen - 1)
         elif chosen >= tried[-1] and tried[-1] + 1 < GENEROUS:
-            judge(tried[-1] + 1)
+            evaluate(tried[-1] + 1)
         else:
             return RankSelection(chosen, start, dict(sorted(errors.items())))
 
 
 def choose(errors: dict[int, float]) -> int:
-    """The rank of the lowest error, when doubling the rank has to lower the error by 40 % (a power law in between)."""
+    """Choose the rank of the lowest error, where doubling the rank must lower the error by 40 % (a power law)."""
     return min(errors, key=lambda rank: (_merit(rank, errors[rank]), rank))
 
 
 def _merit(rank: int, error: float) -> float:
-    """Logarithm of what is compared: lower is better."""
+    """Return the logarithm of the criterion; lower is better."""
     return math.log(error) - math.log(_DOUBLING) * math.log2(rank)
 
 
@@ -143,7 +143,7 @@ def _short_fit(
 
 @torch.no_grad()
 def rollout_error(model: PerSimModule, data: TrajectoryDataModule, horizon: int = 50) -> float:
-    """Error of rollouts over the held-out tails.
+    """Compute the error of rollouts over the held-out tails.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def rollout_error(model: PerSimModule, data: TrajectoryDataModule, horizon: int 
 
 @torch.no_grad()
 def _one_step_loss(model: PerSimModule, data: TrajectoryDataModule) -> float:
-    """Mean squared error of normalized Δs on the held-out tails, mean over members."""
+    """Compute the mean squared error of normalized Δs on the held-out tails, averaged over members."""
     total, count = 0.0, 0
     for served in data.val_dataloader():
         # After a fit Lightning moves the model back to the CPU, but not the data.
@@ -185,7 +185,7 @@ def _one_step_loss(model: PerSimModule, data: TrajectoryDataModule) -> float:
 
 
 def _spectral_rank(model: PerSimModule, data: TrajectoryDataModule) -> int:
-    """CP rank at which the fitted tensor is explained up to the fit's own one-step error."""
+    """Find the CP rank that explains the fitted tensor up to the fit's one-step error."""
     sample = sample_cells(data.trajectories)
     tensor = learned_tensor(model.personalized(), sample.agents, sample.states, sample.actions, walls=False)
     compressed = compress(merged(tensor / coordinate_scales(tensor)), 3 * GENEROUS)
@@ -198,14 +198,15 @@ def _spectral_rank(model: PerSimModule, data: TrajectoryDataModule) -> int:
 
 def write_selection(selection: RankSelection, folder: Path) -> list[Path]:
     """Write `rank_selection.json` and `figures/rank_selection.png`."""
-    write_json(asdict(selection), folder / _FILE)
+    write_json(asdict(selection), folder / RANK_SELECTION)
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     axes.semilogy(list(selection.errors), list(selection.errors.values()), marker="o")
     scale = math.exp(_merit(selection.rank, selection.errors[selection.rank]))
     needed = [scale * _DOUBLING ** math.log2(rank) for rank in selection.errors]
-    axes.semilogy(list(selection.errors), needed, "--", color="0.6", label="a doubled rank has to lower it by 40 %")
+    axes.semilogy(list(selection.errors), needed, "--", color="0.6", label="doubling the rank must lower it by 40 %")
     axes.axvline(selection.rank, color="tab:red", linestyle=":", label=f"chosen: {selection.rank}")
     axes.set(xlabel="rank", ylabel="rollout error on held-out tails", title="choosing the rank by short fits")
     axes.grid(alpha=0.3)
     axes.legend()
-    return [folder / _FILE, save_figure(figure, folder / "figures" / "rank_selection.png")]
+    picture = (folder / FIGURES / RANK_SELECTION).with_suffix(".png")
+    return [folder / RANK_SELECTION, save_figure(figure, picture)]

@@ -1,4 +1,4 @@
-"""Which folder a fit writes to."""
+"""Chooses the run folder of a fit."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _VARIABLE = "PERSIM_RUN_DIR"
 
 
 def is_launched_rank() -> bool:
-    """Whether another process of the same fit has chosen the folder."""
+    """Return whether another process of the same fit has chosen the folder."""
     return _VARIABLE in os.environ
 
 
 def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) -> Path:
-    """Folder of a fit, noted for the ranks that Lightning launches.
+    """Choose the folder of a fit, and pass it on to the ranks that Lightning launches.
 
     Parameters
     ----------
     run_dir : Path, optional
-        As the user gave it.
+        The user's choice.
     checkpoint : Path, optional
         Checkpoint to resume from; its run's folder is the default.
     name : str
-        Of the data; part of the default, `runs/NAME/TIME`.
+        Name of the data, for the default `runs/NAME/TIME`.
 
     Raises
     ------
     ConfigurationError
-        If the folder holds another run, or processes could not agree on one.
+        If the folder holds another run, or separately started processes would choose different ones.
     """
     inherited = os.environ.get(_VARIABLE)
     if inherited is not None:
@@ -53,7 +53,7 @@ def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) 
         folder = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
     last = last_checkpoint(folder)
     holds_run = last.exists() or (folder / DESCRIPTION).exists()
-    # Rank zero decides: when a slow rank looks, the folder may already be in use by this run.
+    # Only rank zero checks: a slower rank may see files of this same run.
     if holds_run and folder.resolve() != resumed and int(os.environ.get("RANK", "0")) == 0:
         raise ConfigurationError(
             f"{folder} holds a run: choose another --run_dir, or resume the run with --ckpt_path {last}"
@@ -64,7 +64,7 @@ def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) 
 
 @contextlib.contextmanager
 def forget_folder() -> Iterator[None]:
-    """Restore the variable afterward: one process may fit several times (tests, notebooks)."""
+    """Restore the environment variable at the end, since one process may fit several times (tests, notebooks)."""
     before = os.environ.get(_VARIABLE)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Settings of a fit: what its YAML and its options may say, as a plain dict."""
+"""Parses the YAML and the options of a fit into a plain dict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from persim_lightning.errors import ConfigurationError
 from persim_lightning.support.configurations import configuration_names, with_paths
 from persim_lightning.support.parsing import OneLineErrors
 
-# Model arguments that the data decide.
+# Arguments of the model that follow from the data.
 LINKED = ("num_agents", "state_dim", "action_dim", "num_actions", "walls")
 _TRAINER_DEFAULTS = {
     "accelerator": "auto",
@@ -43,7 +43,7 @@ class FitSettings(LightningCLI):
     """Parses `data`, `model`, `trainer` and the options of the command; builds nothing."""
 
     def __init__(self, settings: Sequence[str] | Mapping[str, Any]) -> None:
-        # Given as arguments, not read from sys.argv: Lightning warns where both exist.
+        # Lightning warns if arguments are passed while sys.argv is not empty.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
         super().__init__(
             model_class=pl.LightningModule,
@@ -52,8 +52,8 @@ class FitSettings(LightningCLI):
             parser_class=_Parser,
             parser_kwargs={
                 "prog": "persim fit",
-                "description": "Fit a personalized simulator of every agent from one trajectory each: makes the data "
-                "set if it is missing, trains, scores 50-step rollouts, and writes a run folder. "
+                "description": "Fit a personalized simulator of every agent from one trajectory each: collects the "
+                "data set if it is missing, trains, scores 50-step rollouts, and writes a run folder. "
                 "Example: persim fit --config mountaincar --model.rank 5. "
                 "Options of the model (rank, factorization, …): "
                 "persim fit --model.help persim_lightning.training.persim.PerSimModule",
@@ -93,26 +93,26 @@ class FitSettings(LightningCLI):
             help="Play this many MPC episodes of every test agent in the real environment after training.",
         )
         parser.add_argument(
-            "--planning", type=str | None, default=None, help="How to plan them: name or YAML (default: ENV)."
+            "--planning", type=str | None, default=None, help="Planning settings: name or YAML (default: ENV)."
         )
         parser.add_argument("--threads", type=PositiveInt, default=1, help="CPU threads; for small networks try 1.")
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def _set_seed(self) -> None:
-        """Leave the global generators alone while nothing is built."""
+        """Do not seed, since nothing is built."""
 
     def instantiate_classes(self) -> None:
         """Build nothing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings, as YAML holds them."""
+        """Return all settings as in a YAML."""
         values: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         return values
 
 
 def parse_fit(arguments: Sequence[str]) -> dict[str, Any]:
-    """Settings from a command line such as `--config mountaincar --model.rank 5`.
+    """Parse a command line such as `--config mountaincar --model.rank 5`.
 
     Exits with status 2 and one line on standard error if an option is unknown or has a wrong value.
     """
@@ -120,12 +120,12 @@ def parse_fit(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def change_settings(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with changes by dotted key, such as `{"data.agents": 25}`.
+    """Copy settings with changes by dotted key, such as `{"data.agents": 25}`.
 
     Raises
     ------
     ConfigurationError
-        If there is no such key.
+        If a key is unknown.
     """
     changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
     for key, value in changes.items():

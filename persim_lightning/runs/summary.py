@@ -1,4 +1,4 @@
-"""What a fit prints when it ends."""
+"""Prints the summary at the end of a fit."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from persim_lightning.evaluation.report import print_scores
 from persim_lightning.support.terminal import print_table
 from persim_lightning.theory.summary import summary
 
-# More agents than this are not listed in a line.
+# Agents that are listed in one line.
 _MAX_LISTED = 10
 
 
 def print_summary(
     trainer: pl.Trainer, data: TrajectoryDataModule, covered: list[dict[str, Any]], folder: Path, seconds: float
 ) -> None:
-    """Print scores, coverage of intervals, the theorem's check and returns, and where everything is.
+    """Print scores, coverage of intervals, the theorem check, returns and the run folder.
 
     Parameters
     ----------
     trainer : Trainer
-        After its fit; its callbacks hold the results.
+        Trainer after the fit; its callbacks hold the results.
     data : TrajectoryDataModule
     covered : list of dict
         From :func:`~persim_lightning.evaluation.intervals.coverage`.
     folder : Path
         Run folder.
     seconds : float
-        Of the whole fit.
+        Duration of the fit.
     """
     console = Console()
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -51,7 +51,7 @@ def print_summary(
             rows = [(str(record["agent"]), return_cell(record)) for record in callback.results["agents"]]
             count = len(callback.results["agents"][0]["returns"])
             print_table(f"MPC in the real environment, {count} episode(s)", ("agent", "return"), rows)
-    console.print(f"trained {data.num_agents} agents in {seconds:.0f} s; everything is in {folder}", soft_wrap=True)
+    console.print(f"trained {data.num_agents} agents in {seconds:.0f} s; wrote {folder}", soft_wrap=True)
 
 
 def _print_prediction(

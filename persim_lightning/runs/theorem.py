@@ -1,4 +1,4 @@
-"""Checks of the low-rank theorem: of a finished run, or of an environment alone."""
+"""Checks the low-rank theorem on a finished run or on an environment alone."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from persim_lightning.theory.tensors import state_grid
 
 
 class TheoremSubject(NamedTuple):
-    """What is checked.
+    """Data, simulators and true dynamics that are checked.
 
     Attributes
     ----------
     name : str
-        In titles.
+        Title.
     environment : Environment or None
-        Where the true dynamics are known.
+        Source of the true dynamics, if they are known.
     population : FittedPopulation or None
-        Where there are simulators.
+        Simulators, if there are any.
     trajectories : Trajectories
-        Whose agents, states and actions span the tensor.
+        Trajectories whose agents, states and actions span the tensor.
     covariates : Path or None
         Table of the agents' covariates.
     """
@@ -46,19 +46,19 @@ class TheoremSubject(NamedTuple):
 
     @classmethod
     def of_run(cls, folder: Path) -> TheoremSubject:
-        """A finished run.
+        """Check a finished run.
 
         Raises
         ------
         PersimError
-            If it is no run, or its table has changed.
+            If the folder is not a finished run, or its table has changed.
         """
         run = FittedRun.load(folder)
         return cls(folder.name, run.environment, run.personalized, run.trajectories(), run.agents_path)
 
     @classmethod
     def of_environment(cls, name: str, dataset: str, agents: int, root: Path) -> TheoremSubject:
-        """An environment on one of its data sets, which is collected if it is missing."""
+        """Check an environment on one of its data sets, which is collected if missing."""
         environment = get_environment(name)
         tables = ensure_training_data(root, environment, dataset, agents, 0)
         return cls(name, environment, None, load_trajectories(tables.table, environment.schema), tables.agents)
@@ -67,23 +67,23 @@ class TheoremSubject(NamedTuple):
 def check(
     subject: TheoremSubject, folder: Path, grid: int | None = None, seed: int = 0
 ) -> tuple[TheoremCheck, list[Path]]:
-    """Check the theorem and write what was found.
+    """Check the theorem and write the results.
 
     Parameters
     ----------
     subject : TheoremSubject
     folder : Path
-        Receives `theorem.json` and pictures.
+        Folder for `theorem.json` and figures.
     grid : int, optional
-        Values of every state coordinate on a grid; recorded states are used where not given.
+        Number of values of every state coordinate on a grid; recorded states by default.
     seed : int
-        Of the agents, states and actions that are drawn.
+        Seed that draws agents, states and actions.
 
     Returns
     -------
     check : TheoremCheck
     files : list of Path
-        What was written.
+        Files that were written.
 
     Raises
     ------

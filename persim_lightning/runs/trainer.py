@@ -1,4 +1,4 @@
-"""The Trainer of a fit: its loggers and callbacks, all writing to the run folder."""
+"""Builds the loggers and callbacks of a fit; all write to the run folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROLLOUT_SCORES_PER_RUN = 10
 def fit_callbacks(
     folder: Path, epochs: int, check_theorem: bool, episodes: int, planning: PlanningSettings | None
 ) -> list[pl.Callback]:
-    """Callbacks of a fit, in the order in which they must run.
+    """Build the callbacks of a fit, in the order in which they must run.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def fit_callbacks(
     epochs : int
     check_theorem : bool
     episodes : int
-        MPC episodes of every test agent.
+        Number of MPC episodes of every test agent.
     planning : PlanningSettings or None
-        None where no episode is played.
+        None for no episodes.
     """
     checkpoints = ModelCheckpoint(
         dirpath=last_checkpoint(folder).parent,
@@ -64,14 +64,14 @@ def fit_callbacks(
 
 
 def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:
-    """CSV files, and Weights & Biases unless it is disabled.
+    """Build the loggers: CSV files, and Weights & Biases unless disabled.
 
     Parameters
     ----------
     folder : Path
         Run folder.
     group : str
-        Of the W&B run: the name of the data.
+        Group of the W&B run: the name of the data.
     wandb : {'auto', 'online', 'offline', 'disabled'}
     """
     loggers: list[Logger] = [CSVLogger(folder, name=METRICS)]
@@ -91,20 +91,20 @@ def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A Trainer option that takes nothing, one object, or several."""
+    """Convert a Trainer option that is None, one object or a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
 
 
 def _checkpoint_interval(epochs: int) -> int:
-    """Epochs between checkpoints: about twenty in a run, and one at its end."""
+    """Return the epochs between checkpoints, so that a run writes about twenty, the last at its end."""
     longest = max(1, epochs // _CHECKPOINTS_PER_RUN)
     return max(interval for interval in range(1, longest + 1) if epochs % interval == 0)
 
 
 def slow_precision_note(accelerator: str, precision: str) -> str | None:
-    """What to print where the CPU only emulates the precision that was asked for."""
+    """Return a note if the CPU only emulates the requested precision."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     if on_cpu and precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
         return "note: this CPU has no bfloat16 instructions; --trainer.precision 32-true is many times faster"

@@ -79,7 +79,7 @@ def test_every_yaml_runs(tmp_path, monkeypatch, config):
 
 def test_run_folder(finished):
     run, done = finished
-    assert f"everything is in {run}" in done.stdout.replace("\n", " ")
+    assert f"wrote {run}" in done.stdout.replace("\n", " ")
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file() and "wandb" not in path.parts}
     assert names >= {
         "config.yaml",

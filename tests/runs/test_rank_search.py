@@ -74,7 +74,7 @@ def test_short_fits_take_enough_steps_but_no_more_than_the_whole_one(capsys):
     assert short_epochs(30, 100) == 15
     assert "too few" not in capsys.readouterr().out
     assert short_epochs(10, 100) == 10
-    assert "fits of 1000 steps: too few to trust" in capsys.readouterr().out
+    assert "fits of 1000 steps: too few to be reliable" in capsys.readouterr().out
 
 
 def test_one_step_loss_is_the_mean_over_all_held_out_transitions(fitted_module):
