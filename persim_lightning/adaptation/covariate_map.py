@@ -1,4 +1,4 @@
-"""A map from covariates to agent factors: simulators of agents of which nothing but covariates is known.
+"""Predicts agent factors from covariates, for agents without transitions.
 
 (PerSim, section 6 and appendix, "unseen agents"; https://arxiv.org/abs/2102.06961.)
 """
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 _DEGREES = (1, 2, 3, 4)
 _PENALTIES = np.logspace(-8, 2, 21)
-# Polynomials of many covariates have more features than there are agents.
+# Largest number of polynomial features, as a share of the number of agents.
 _MAX_FEATURES_SHARE = 0.25
 _MIN_AGENTS = 10
 
 
 class CovariateMap:
-    """Polynomial ridge regression of every member's factors on covariates or, where all are positive, their logarithms.
+    """Polynomial ridge regression of every member's factors on covariates or, if all are positive, their logarithms.
 
-    Which of them, degree and penalty are chosen by leaving agents out.
+    The transformation, the degree and the penalty are chosen by leave-one-out errors.
 
     Parameters
     ----------
     covariates : ndarray, shape (N, C)
-        Of the fitted agents.
+        Covariates of the fitted agents.
     factors : Tensor, shape (M, N, R)
 
     Raises
@@ -49,7 +49,7 @@ class CovariateMap:
             raise ConfigurationError("no covariate differs between the fitted agents")
         self._shape = (factors.shape[0], factors.shape[2])
         targets = factors.detach().cpu().double().movedim(0, 1).flatten(1).numpy()
-        # What enters by its reciprocal or a power is smoother in the logarithm.
+        # Effects of reciprocals and powers are smoother in the logarithm.
         transforms = [None, np.log] if (covariates > 0).all() else [None]
         candidates = [
             fitted
@@ -60,18 +60,18 @@ class CovariateMap:
         self._regression, left_out = min(candidates, key=lambda found: float(found[1].sum()))
         self._positive = self._regression[0].func is not None
         residual = targets - self._regression.predict(covariates).reshape(targets.shape)
-        # Leaving an agent out shows more of the error than the residuals do: they are scaled up to it.
+        # Scale residuals up to the leave-one-out errors.
         inflation = np.sqrt(left_out / np.maximum(np.square(residual).mean(0), 1e-300))
         scaled = torch.from_numpy(residual * inflation).view(agents, *self._shape).movedim(1, 0)
         self._covariance = floored(scaled.mT @ scaled / agents)
 
     def __call__(self, covariates: np.ndarray) -> FactorPrior:
-        """What covariates (K, C) tell of the factors of K agents.
+        """Predict the prior of the factors of K agents from covariates (K, C).
 
         Raises
         ------
         ConfigurationError
-            If one is not positive where all of the fitted agents' were, and their logarithms told most.
+            If a covariate is not positive, but logarithms are used since those of all fitted agents were.
         """
         if self._positive and (covariates <= 0).any():
             raise ConfigurationError("covariates must be positive, as those of the fitted agents are")
@@ -82,8 +82,8 @@ class CovariateMap:
 def _fit(
     covariates: np.ndarray, targets: np.ndarray, degree: int, transform: np.ufunc | None
 ) -> tuple[Pipeline, np.ndarray] | None:
-    """A regression, and every target's mean squared error for agents that are left out; None if it is too large."""
-    # Imported late: scikit-learn takes a second, and only covariates need it.
+    """Fit a regression, and compute every target's leave-one-out error; None if there are too many features."""
+    # Imported late, since scikit-learn takes a second.
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures, StandardScaler

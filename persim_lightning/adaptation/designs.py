@@ -1,4 +1,4 @@
-"""What an agent's factor is multiplied by: with the encoders fixed, PerSim's prediction is linear in it."""
+"""Computes design matrices of agent factors: with fixed encoders, PerSim's prediction is linear in the factor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from persim_lightning.types import Transitions
 
 @torch.no_grad()
 def agent_designs(simulator: Simulator, batch: Transitions) -> Tensor:
-    """What an agent factor is multiplied by: predictions are `designs @ factor`, in normalized units.
+    """Compute the design matrices: predictions are `designs @ factor`, in normalized units.
 
     Parameters
     ----------

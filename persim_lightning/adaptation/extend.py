@@ -1,4 +1,4 @@
-"""Populations with further agents."""
+"""Adds agents to populations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from persim_lightning.models.simulator import Simulator
 def extend_population(
     population: FittedPopulation, agent_ids: Sequence[int | str], factors: Tensor
 ) -> FittedPopulation:
-    """A population with further agents behind the fitted ones.
+    """Append agents to the fitted ones.
 
     Parameters
     ----------
     population : FittedPopulation
-        It stays as it is.
+        It is not changed.
     agent_ids : sequence of int or str
         K new ids.
     factors : Tensor, shape (M, K, R)
@@ -29,7 +29,7 @@ def extend_population(
     Raises
     ------
     ConfigurationError
-        If an id is known already.
+        If an id exists already.
     """
     present = set(population.agent_ids)
     known = [label for label in agent_ids if label in present]
@@ -37,7 +37,7 @@ def extend_population(
         raise ConfigurationError(f"agent {known[0]!r} is in the population already")
     before = population.simulator
     config = before.config.with_agents(before.num_agents + len(agent_ids))
-    # Initial weights are drawn, and then replaced: nobody else's random numbers should depend on that.
+    # The constructor draws weights that are then replaced; keep the global generator unchanged.
     with torch.random.fork_rng(devices=[]):
         simulator = Simulator(config).to(before.delta_rms.device)
     state = before.state_dict()

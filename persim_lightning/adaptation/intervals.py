@@ -1,7 +1,7 @@
 """Intervals of rollouts: spread over members and draws of the agent's factor, scaled until they cover held-out tails.
 
 Split-conformal prediction with a normalized score (Lei et al., 2018, https://doi.org/10.1080/01621459.2017.1307116):
-the model's own spread says where errors are large, held-out data say how much too small it is.
+the model's spread predicts where errors are large, and held-out data calibrate its size.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ from persim_lightning.support.files import read_json, write_json
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 DRAWS = 8
-# Spreads below this share of a typical step count as that: members may agree by chance.
+# Smallest spread, as a share of a typical step, since members may agree by chance.
 SPREAD_FLOOR = 1e-3
-# Fewer tails say nothing of a quantile.
+# Smallest number of tails that gives a quantile.
 _MIN_TAILS = 10
 
 
-def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
-    """Draws of agents' factors.
+def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS) -> Tensor:
+    """Draw agents' factors.
 
     Parameters
     ----------
     mean, root : Tensor, shapes (M, B, R) and (M, B, R, R)
-        Beliefs about the factors of B agents: mean, and square root S of the covariance S·Sᵀ.
+        Posterior of the factors of B agents: mean, and square root S of the covariance S·Sᵀ.
     draws : int
         K. Their noise is the same for all agents and comes in pairs of opposite signs.
-    seed : int
 
     Returns
     -------
     Tensor, shape (M, K, B, R)
     """
     members, _, rank = mean.shape
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     half = torch.randn(members, draws // 2, 1, rank, generator=generator, dtype=torch.float64)
     noise = torch.cat((half, -half), dim=1)
     return mean[:, None] + (root[:, None] @ noise.expand(-1, -1, mean.shape[1], -1)[..., None])[..., 0]
@@ -49,7 +48,7 @@ def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS, seed: int = 0)
 
 @torch.no_grad()
 def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-    """Rollouts of every member under draws of agents' factors.
+    """Roll out every member under draws of agents' factors.
 
     Parameters
     ----------
@@ -71,19 +70,19 @@ def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tens
 
 
 def spread(rollouts: Tensor, delta_rms: Tensor) -> Tensor:
-    """Standard deviation over members and draws, (S, B, H+1, D) -> (B, H, D), from the first step on, floored."""
+    """Compute the floored standard deviation over members and draws, (S, B, H+1, D) -> (B, H, D), from step 1 on."""
     return rollouts[:, :, 1:].std(0, correction=0).clamp(min=1e-30).maximum(SPREAD_FLOOR * delta_rms)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How many spreads an interval has to reach to each side.
+    """Half widths of intervals, in units of the spread.
 
     Attributes
     ----------
     levels : tuple of float
     factors : Tensor, shape (L, H, D)
-        By horizon and coordinate; beyond H the last one holds, but none below a normal distribution's.
+        By level, horizon and coordinate; beyond H the last one is used, but at least a normal distribution's.
     """
 
     levels: tuple[float, ...]
@@ -96,9 +95,9 @@ class Calibration:
         Parameters
         ----------
         errors, spreads : Tensor, shape (B, H, D)
-            Predicted minus recorded states, and what :func:`spread` gives.
+            Predicted minus recorded states, and their spreads from :func:`spread`.
         valid : Tensor, shape (B, H), bool
-            Steps that a tail has. Horizons that fewer than ten tails reach take the factors of the one before.
+            Steps that exist in a tail. Horizons with fewer than ten tails use the factors of the previous horizon.
         """
         scores = errors.abs() / spreads
         factors = scores.new_empty(len(LEVELS), *scores.shape[1:])
@@ -113,7 +112,7 @@ class Calibration:
         return cls(LEVELS, factors)
 
     def check(self, level: float) -> None:
-        """Refuse a level outside the calibrated ones.
+        """Check that a level is within the calibrated ones.
 
         Raises
         ------
@@ -145,13 +144,13 @@ class Calibration:
             raise ConfigurationError(f"{path} is damaged ({type(error).__name__})") from error
 
     def half_width(self, spreads: Tensor, level: float) -> Tensor:
-        """Half the width of intervals, (B, H, D) -> (B, H, D), for a level between the calibrated ones."""
+        """Compute half widths of intervals, (B, H, D) -> (B, H, D), for a level within the calibrated ones."""
         steps = torch.arange(spreads.shape[1]).clamp(max=self.factors.shape[1] - 1)
         place = torch.tensor(self.levels)
         upper = int(torch.searchsorted(place, level).clamp(1, len(place) - 1))
         share = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
         factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)[steps]
-        # Errors that build up show late: what has not been seen is not believed to be smaller than the spread says.
+        # Errors may accumulate beyond the calibrated horizon, so intervals there are at least those of the spread.
         beyond = torch.arange(spreads.shape[1])[:, None] >= self.factors.shape[1]
         normal = math.sqrt(2) * torch.erfinv(torch.tensor(level))
         return spreads * torch.where(beyond, factor.clamp(min=normal), factor)

@@ -1,4 +1,4 @@
-"""Bayesian ridge regression of agent factors: what transitions tell of an agent, in closed form.
+"""Bayesian ridge regression of agent factors on transitions, in closed form.
 
 With the encoders fixed, PerSim's prediction is linear in the agent's factor, so a Gaussian prior (the population) and
 Gaussian noise give a Gaussian posterior (Bishop, Pattern Recognition and Machine Learning, 2006, section 3.3). Fits,
@@ -17,19 +17,19 @@ from persim_lightning.errors import SimulatorFileError
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Transitions
 
-# Variances below this share of the mean one are raised to it: a direction in which agents hardly differ.
+# Share of the mean variance that is added to all, so that covariances can be inverted where agents hardly differ.
 _VARIANCE_FLOOR = 1e-10
-# Agents that are solved for together: a solver takes several times the memory of what it solves.
+# Agents that are solved for together, since a solver needs several times the memory of its input.
 _BLOCK = 4096
 
 
 class FactorPrior(NamedTuple):
-    """Gaussian beliefs about agents before any of their transitions is seen.
+    """Gaussian prior of agents' factors.
 
     Attributes
     ----------
     mean : Tensor, shape (M, N, R) or (M, 1, R), float64
-        Of N agents, or one for all.
+        One for each of N agents, or one for all.
     covariance : Tensor, shape (M, R, R), float64
     """
 
@@ -38,10 +38,10 @@ class FactorPrior(NamedTuple):
 
 
 def population_prior(simulator: Simulator) -> FactorPrior:
-    """The population as a prior of one agent, mean of shape (M, 1, R).
+    """Return the population's prior of one agent, mean of shape (M, 1, R).
 
-    It is the prior under which the population was fitted; for simulators saved without it, mean and covariance of the
-    agents' factors.
+    This is the prior under which the population was fitted. Simulators saved without it use the mean and covariance of
+    the agents' factors.
     """
     if not bool(simulator.prior_mean.isnan().any()):
         return FactorPrior(simulator.prior_mean[:, None].double(), simulator.prior_covariance.double())
@@ -49,7 +49,7 @@ def population_prior(simulator: Simulator) -> FactorPrior:
 
 
 def moment_prior(factors: Tensor) -> FactorPrior:
-    """Mean (M, 1, R) and covariance of factors (M, N, R)."""
+    """Compute the mean (M, 1, R) and covariance of factors (M, N, R)."""
     factors = factors.double()
     mean = factors.mean(1, keepdim=True)
     centered = factors - mean
@@ -57,20 +57,20 @@ def moment_prior(factors: Tensor) -> FactorPrior:
 
 
 def floored(covariance: Tensor) -> Tensor:
-    """Covariances (M, R, R) that can be inverted."""
+    """Increase the variances of covariances (M, R, R) slightly, so that they can be inverted."""
     floor = _VARIANCE_FLOOR * covariance.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-12)
     return covariance + torch.diag_embed(floor[:, None].expand(covariance.shape[:2]))
 
 
 class FactorPosterior:
-    """Gaussian beliefs about the factors of N agents, updated by transitions in any order and any portions.
+    """Gaussian posterior of the factors of N agents, updated by transitions in any order and in any portions.
 
-    Kept as sums, so a row at a time gives the same as all rows at once.
+    It stores sums, so that updating row by row gives the same result as all rows at once.
 
     Parameters
     ----------
     simulator : Simulator
-        Its encoders, and the noise of each member and coordinate, are taken as given.
+        Its encoders, and the noise of each member and coordinate, are fixed.
     prior : FactorPrior
     num_agents : int
         N.
@@ -78,7 +78,7 @@ class FactorPosterior:
     Raises
     ------
     SimulatorFileError
-        If the simulator does not know its noise: it was fitted by an older version.
+        If the simulator was saved by an older version, without its noise.
     """
 
     def __init__(self, simulator: Simulator, prior: FactorPrior, num_agents: int) -> None:
@@ -93,7 +93,7 @@ class FactorPosterior:
 
     @torch.no_grad()
     def update(self, batch: Transitions) -> FactorPosterior:
-        """Take in transitions: agent (B,) as 0 … N-1, state (B, D), action (B,)|(B, A), delta (B, D)."""
+        """Add transitions: agent (B,) as 0 … N-1, state (B, D), action (B,)|(B, A), delta (B, D)."""
         design = agent_designs(self._simulator, batch)
         target = (batch.delta / self._simulator.delta_rms).double()
         weighted = design / self._noise[..., None]
@@ -103,7 +103,7 @@ class FactorPosterior:
 
     @property
     def mean(self) -> Tensor:
-        """Posterior means, shape (M, N, R), float64."""
+        """Return posterior means, shape (M, N, R), float64."""
         precision = self._prior_precision()
         information = (precision @ self.prior.mean[..., None])[..., 0].expand_as(self._moment)
         blocks = zip(
@@ -114,7 +114,7 @@ class FactorPosterior:
         )
 
     def mean_covariance(self) -> Tensor:
-        """Posterior covariance, averaged over agents, shape (M, R, R), float64."""
+        """Compute the posterior covariance averaged over agents, shape (M, R, R), float64."""
         precision = self._prior_precision()
         total = sum(torch.linalg.inv(gram + precision).sum(1) for gram in self._gram.split(_BLOCK, 1))
         assert isinstance(total, Tensor)
@@ -122,22 +122,16 @@ class FactorPosterior:
 
     @property
     def root(self) -> Tensor:
-        """Square roots S of the posterior covariances, S·Sᵀ, shape (M, N, R, R), float64.
+        """Compute square roots S of the posterior covariances S·Sᵀ, shape (M, N, R, R), float64.
 
-        By eigenvalues of the precision: where rows tell much of one direction and nothing of another, its inverse is
-        not positive definite any more, and has no Cholesky factor.
+        Uses eigenvalues of the precision. Where rows determine one direction and not another, the computed inverse is
+        not positive definite, so that a Cholesky factorization would fail.
         """
         precision = self._gram + self._prior_precision()
         values, vectors = torch.linalg.eigh((precision + precision.mT) / 2)
         values = values.maximum(torch.finfo(values.dtype).eps * values[..., -1:])
         return vectors * values.rsqrt()[..., None, :]
 
-    @property
-    def covariance(self) -> Tensor:
-        """Posterior covariances, shape (M, N, R, R), float64."""
-        root = self.root
-        return root @ root.mT
-
     def _prior_precision(self) -> Tensor:
-        """Shape (M, 1, R, R)."""
+        """Invert the prior's covariance, shape (M, 1, R, R)."""
         return torch.linalg.inv(self.prior.covariance)[:, None]

@@ -1,4 +1,4 @@
-"""What a planner searches over where actions are a table's: recorded ranges of amounts, and categories."""
+"""Builds the action space of a table: recorded ranges of numbers, and categories."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persim_lightning.types import Schema
 
 
 def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callable[[Tensor], Tensor]]:
-    """The space of a table's actions.
+    """Build the action space of a table.
 
     Parameters
     ----------
@@ -22,10 +22,9 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     Returns
     -------
     space : ActionSpace
-        Codes of a single column of categories; coordinates in [-1, 1] otherwise.
+        Discrete for a single column of categories; otherwise coordinates in [-1, 1].
     realize : callable, (plans (...)|(..., A)) -> actions of the same shape
-        What the space's plans stand for: amounts in their recorded ranges; of a category's indicators the largest one
-        counts.
+        Converts plans to actions: numbers in their recorded ranges, and one category by its largest indicator.
     """
     schema = trajectories.schema
     if schema.num_actions is not None:
@@ -33,14 +32,14 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     lowest, highest = trajectories.action_range()
 
     def realize(plans: Tensor) -> Tensor:
-        # Every indicator was recorded as 0 and as 1, so stretching them keeps their order.
+        # Indicators range from 0 to 1, so scaling keeps their order.
         return one_category_each(lowest + (plans + 1) / 2 * (highest - lowest), schema)
 
     return Box(len(lowest)), realize
 
 
 def one_category_each(actions: Tensor, schema: Schema) -> Tensor:
-    """Coordinates (..., A) of actions with one indicator of every category set: the largest one."""
+    """Set the largest indicator of every category to 1 and the others to 0, actions (..., A)."""
     widths = [1 if column.categories is None else len(column.categories) for column in schema.user_actions]
     parts = [
         part if column.categories is None else torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0)

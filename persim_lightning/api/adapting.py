@@ -22,7 +22,7 @@ from persim_lightning.models.population import FittedPopulation
 def adapt_population(
     population: FittedPopulation, rows: Any, covariates: Any, known_covariates: Any
 ) -> tuple[FittedPopulation, Trajectories | None]:
-    """A population with further agents, whose factors are posterior means.
+    """Add agents to a population, with posterior means as factors.
 
     Parameters
     ----------
@@ -33,19 +33,19 @@ def adapt_population(
     Returns
     -------
     population : FittedPopulation
-        Of all agents, the new ones included.
+        Population of all agents, including the new ones.
     seen : Trajectories or None
         Rows of the new agents.
 
     Raises
     ------
     PersimError
-        If a table does not fit, or an agent is in the population already.
+        If a table is invalid, or an agent is in the population already.
     """
     if rows is None and covariates is None:
         raise ConfigurationError("adapt needs rows, covariates, or both")
     if len(population.agent_ids) < 2:
-        raise ConfigurationError("adapt needs a population: one fitted agent says nothing of how agents differ")
+        raise ConfigurationError("adapt needs several fitted agents, to estimate how agents differ")
     seen = None if rows is None else read_like(population.schema, rows, "rows")
     if covariates is None:
         assert seen is not None
@@ -66,9 +66,9 @@ def adapt_population(
 def _covariate_prior(
     population: FittedPopulation, seen: Trajectories | None, covariates: Any, known_covariates: Any
 ) -> tuple[FactorPrior, tuple[int | str, ...]]:
-    """The prior of new agents given their covariates, and their ids."""
+    """Compute the prior of new agents from their covariates; return it with their ids."""
     if known_covariates is None:
-        raise ConfigurationError("adapt: beside covariates, give known_covariates: those of the fitted agents")
+        raise ConfigurationError("adapt: covariates need known_covariates, the covariates of the fitted agents")
     column = population.schema.agent
     table, source = as_table(covariates, "covariates")
     ids = tuple(table[column].to_pylist()) if column in table.column_names else ()
@@ -90,7 +90,7 @@ def _covariate_prior(
 
 
 def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:
-    """Refuse ids of another type than the fitted agents', and duplicates."""
+    """Refuse duplicate ids, and ids of another type than the fitted agents'."""
     kind = type(fitted[0])
     odd = [label for label in ids if type(label) is not kind]
     if odd:

@@ -21,11 +21,11 @@ class Prediction:
     members : ndarray, shape (M, H+1, D)
         Trajectory of every ensemble member; starts with the initial state.
     actions : dict of str to list
-        The actions that were asked about, by column, H values each.
+        Actions by column, H values each.
     recorded : ndarray, shape (K+1, D), or None
-        What was recorded from the same moment on, under the recorded actions.
+        Recorded states from the same time on, under the recorded actions.
     half_width : ndarray, shape (H+1, D), or None
-        Of intervals around the mean, where a level was asked for; zero at the start.
+        Half width of intervals around the mean, zero at the start; None without `level`.
     """
 
     state: tuple[str, ...]
@@ -36,31 +36,31 @@ class Prediction:
 
     @property
     def mean(self) -> np.ndarray:
-        """The prediction: mean over members, shape (H+1, D)."""
+        """Mean over members, shape (H+1, D)."""
         mean: np.ndarray = self.members.mean(0)
         return mean
 
     @property
     def spread(self) -> np.ndarray:
-        """Standard deviation over members, shape (H+1, D): a first measure of uncertainty, and too small a one."""
+        """Standard deviation over members, shape (H+1, D), which underestimates errors; see `half_width`."""
         spread: np.ndarray = self.members.std(0)
         return spread
 
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper ends, (H+1, D) each.
+        """Lower and upper ends of the intervals, (H+1, D) each.
 
         Raises
         ------
         ConfigurationError
-            If no level was asked for.
+            If no level was given.
         """
         if self.half_width is None:
-            raise ConfigurationError("ask for intervals by `level`, such as level=0.9")
+            raise ConfigurationError("intervals need a level, such as level=0.9")
         return self.mean - self.half_width, self.mean + self.half_width
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Columns `step`, the states' (with ` low` and ` high` ends where known), and actions' (None at the end)."""
+        """Convert to columns: `step`, states (with ` low` and ` high` ends if known), and actions (None at the end)."""
         columns: dict[str, list[Any]] = {"step": list(range(len(self.mean)))}
         parts = {"": self.mean}
         if self.half_width is not None:
@@ -72,14 +72,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, and what should come of it.
+    """Planned actions and their predicted result.
 
     Attributes
     ----------
     actions : dict of str to list
         By column, H values each.
     value : float
-        Sum of rewards that the ensemble expects.
+        Predicted sum of rewards.
     prediction : Prediction
     """
 

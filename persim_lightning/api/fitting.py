@@ -1,4 +1,4 @@
-"""Fits a population to a table in memory; imports Lightning, so it is imported only when something is fitted."""
+"""Fits a population to a table in memory. Must be imported late, since it imports Lightning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
 
-# Optimizer steps of a fit whose epochs are not given, and the range of batch sizes.
+# Default number of optimizer steps, and the range of batch sizes.
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
 
 
@@ -29,9 +29,9 @@ def fit_population(
     holdout : float
         Share of every trajectory, at its tail, that is not trained on.
     epochs : int, optional
-        As many as make 4,000 optimizer steps where not given.
+        By default as many as give 4,000 optimizer steps.
     seed : int
-        The caller's generator is left as it was.
+        The global generator is restored.
     progress : bool
     **model
         Options of :class:`~persim_lightning.training.persim.PerSimModule`.
@@ -39,7 +39,7 @@ def fit_population(
     Raises
     ------
     PersimError
-        If no transition is left to train on, or training diverges.
+        If there is no training transition, or training diverges.
     """
     rows = len(trajectories.split_rows(0.0)[0])
     batch = 2 ** round(math.log2(min(max(rows / 50, _MIN_BATCH), _MAX_BATCH)))

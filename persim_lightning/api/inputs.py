@@ -1,4 +1,4 @@
-"""Questions as users write them, as arrays: states, actions, and recorded moments."""
+"""Converts states, actions and recorded times given by users to arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.types import Schema
 
-# A state by column, or as an array of shape (D,).
+# State by column, or array of shape (D,).
 State = Mapping[str, float] | Sequence[float] | np.ndarray
-# Times that differ by less than this share of a step are the same.
+# Times that differ by less than this share of a step are equal.
 _SAME_TIME = 1e-3
 
 
 def check_positive(**values: int) -> None:
-    """Refuse values that are no positive integers.
+    """Refuse values that are not positive integers.
 
     Raises
     ------
@@ -35,12 +35,12 @@ def check_positive(**values: int) -> None:
 
 
 def state_array(state: State, schema: Schema) -> np.ndarray:
-    """A state as float32 of shape (D,).
+    """Convert a state to a float32 array of shape (D,).
 
     Raises
     ------
     ConfigurationError
-        If a column is missing, a value is not finite, or the shape is another one.
+        If a column is missing, a value is not finite, or the shape is wrong.
     """
     if isinstance(state, Mapping):
         missing = [name for name in schema.state if name not in state]
@@ -60,12 +60,12 @@ def state_array(state: State, schema: Schema) -> np.ndarray:
 
 
 def action_array(actions: Any, schema: Schema) -> np.ndarray:
-    """Actions as the simulator takes them, shape (H,) or (H, A).
+    """Convert actions to the simulator's encoding, shape (H,) or (H, A).
 
     Parameters
     ----------
     actions : mapping of column to H values, data frame, or array
-        An array is taken as already encoded.
+        An array must already be encoded.
     schema : Schema
 
     Raises
@@ -87,7 +87,7 @@ def action_array(actions: Any, schema: Schema) -> np.ndarray:
 
 
 def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) -> tuple[int, int]:
-    """The recorded row of a moment, and the last row of its trajectory.
+    """Find the recorded row of a time, and the last row of its trajectory.
 
     Parameters
     ----------
@@ -96,12 +96,12 @@ def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) 
     t : number, date or datetime
         A time of the table.
     episode : int
-        Which of the agent's trajectories that have such a row, in the table's order.
+        Index among the agent's trajectories with such a row, in the table's order.
 
     Raises
     ------
     ConfigurationError
-        If nothing is recorded of the agent at this time.
+        If the agent has no recorded row at this time.
     """
     if agent not in recorded.agent_ids:
         raise ConfigurationError(f"agent {agent}: it has no recorded rows, only covariates")
@@ -109,7 +109,7 @@ def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) 
     try:
         cell = pa.chunked_array([pa.array([t.astype("datetime64[us]") if isinstance(t, np.datetime64) else t])])
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise ConfigurationError(f"t: {t!r} is no time") from error
+        raise ConfigurationError(f"t: {t!r} is not a time") from error
     moment = float(row_times(cell, "t", "counterfactual")[0])
     of_agent = recorded.row_agent() == recorded.agent_ids.index(agent)
     distances = times[of_agent].sort().values.diff()

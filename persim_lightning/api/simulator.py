@@ -1,4 +1,4 @@
-"""Your own agents: from a table to a simulator of every agent, what-if answers, plans, and new agents."""
+"""Public API: fits simulators of every agent of a table, predicts, plans, and adds agents."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from persim_lightning.types import Schema
 
 
 class PersonalizedSimulator:
-    """A simulator of every agent of a table with one trajectory each.
+    """Simulators of all agents of a table.
 
     Made by :meth:`fit` or :meth:`load`.
 
@@ -46,11 +46,11 @@ class PersonalizedSimulator:
     ----------
     population : FittedPopulation
     trajectories : Trajectories
-        What it was fitted on.
+        Training trajectories.
     outcomes : OutcomeModel, Environment or None
-        Rewards and ends: as learned from the table, or the known ones of one of the three environments.
+        Rewards and terminations, learned from the table or known from one of the three environments.
     calibration : Calibration or None
-        How wide intervals have to be.
+        Calibration of intervals.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class PersonalizedSimulator:
     >>> from persim_lightning import PersonalizedSimulator
     >>> rng = np.random.default_rng(0)
     >>> rows = {"tank": [], "hour": [], "level": [], "inflow": []}
-    >>> for tank in range(12):  # every tank leaks at a rate of its own
+    >>> for tank in range(12):  # every tank leaks at a different rate
     ...     level = 1.0
     ...     for hour in range(20):
     ...         inflow = rng.uniform(0, 1)
@@ -84,7 +84,7 @@ class PersonalizedSimulator:
 
     @property
     def schema(self) -> Schema:
-        """Columns, and how actions are encoded."""
+        """Columns, and the encoding of actions."""
         return self.population.schema
 
     @property
@@ -124,19 +124,19 @@ class PersonalizedSimulator:
             One row per (agent, time); the next state of a row is the next row's state. For Minari see
             :func:`~persim_lightning.data.tables.minari.minari_columns`.
         state, action, agent, time, episode, reward, terminated, categorical, step, gaps
-            What its columns mean, see :class:`~persim_lightning.data.tables.columns.TableColumns`.
+            Roles of columns, see :class:`~persim_lightning.data.tables.columns.TableColumns`.
         rank : int
-            Rank R of the factorization: how many ways of being different agents may have.
+            Rank R of the factorization, which limits the ways in which agents can differ.
         members : int
             Ensemble members M.
         hidden_width : int
         epochs : int, optional
-            So many as make 4,000 optimizer steps where not given.
+            By default as many as give 4,000 optimizer steps.
         holdout : float
-            Share of every trajectory, at its tail, that is not trained on, so that intervals can be calibrated on it.
-            Intervals of long rollouts want long tails.
+            Share of every trajectory, at its tail, that is not trained on but calibrates intervals. Long rollouts need
+            long tails.
         seed : int
-            Same seed, same simulator.
+            The same seed gives the same simulator.
         progress : bool
             Show a progress bar.
         **model
@@ -145,13 +145,13 @@ class PersonalizedSimulator:
         Raises
         ------
         PersimError
-            If the table does not fit.
+            If the table is invalid.
         """
-        # Imported late: Lightning takes seconds, and nothing else here needs it.
+        # Imported late, since Lightning takes seconds.
         from persim_lightning.api.fitting import fit_population
 
         check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
-        # A string is a list of letters, too: TableColumns refuses it.
+        # Keep strings, which TableColumns refuses; list() would split them into letters.
         roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]
         columns = TableColumns(*(roles[0], roles[1], agent, time, episode, reward, terminated, roles[2], step, gaps))
         source, name = as_table(table)
@@ -169,18 +169,18 @@ class PersonalizedSimulator:
         seed: int,
         environment: Environment | None = None,
     ) -> PersonalizedSimulator:
-        """A fitted population with what else its table teaches: rewards, ends, and how wide intervals have to be.
+        """Complete a fitted population by learning rewards and terminations, and by calibrating intervals.
 
         Parameters
         ----------
         population : FittedPopulation
         trajectories : Trajectories
-            What it was fitted on.
+            Training trajectories.
         tail : float
-            Share of every trajectory, at its tail, that it was not trained on.
+            Share of every trajectory, at its tail, that the population was not trained on.
         seed : int
         environment : Environment, optional
-            Knows rewards and ends, so that they need not be learned.
+            Source of rewards and terminations, which are then not learned.
         """
         outcomes = environment or fit_outcomes(trajectories, seed)
         return cls(population, trajectories, outcomes, calibrate(population, trajectories, tail))
@@ -192,7 +192,7 @@ class PersonalizedSimulator:
         actions: Any,
         level: float | None = None,
     ) -> Prediction:
-        """What the agent would do from a state under a sequence of actions.
+        """Predict the agent's trajectory from a state under a sequence of actions.
 
         Parameters
         ----------
@@ -200,15 +200,15 @@ class PersonalizedSimulator:
             Id.
         state : mapping of column to value, or array of shape (D,)
         actions : mapping of column to H values, or array
-            By the table's columns; or as the simulator takes them, shape (H,) codes or (H, A) coordinates in the order
-            of `schema.action`.
+            Values by column of the table, or encoded: codes (H,) or coordinates (H, A) in the order of
+            `schema.action`.
         level : float, optional
-            Give intervals that hold the truth with this probability, such as .9.
+            Probability with which intervals contain the truth, such as .9; None for no intervals.
 
         Raises
         ------
         PersimError
-            If the agent, a column or a category is unknown, or an array has another shape.
+            If the agent, a column or a category is unknown, or an array has a wrong shape.
         """
         encoded = action_array(actions, self.schema)
         return self._predict(agent, state_array(state, self.schema), encoded, level)
@@ -216,7 +216,7 @@ class PersonalizedSimulator:
     def counterfactual(
         self, agent: int | str, t: Any, actions: Any = None, episode: int = 0, level: float | None = None
     ) -> Prediction:
-        """What would have happened if, from a recorded moment on, the agent had been treated otherwise.
+        """Predict the agent's trajectory under other actions from a recorded time on.
 
         Parameters
         ----------
@@ -224,35 +224,35 @@ class PersonalizedSimulator:
         t : number, date or datetime
             A time of the table.
         actions : optional
-            As for :meth:`rollout`; the recorded ones where not given.
+            As for :meth:`rollout`; the recorded actions by default.
         episode : int
-            Which of the agent's recorded trajectories that hold such a time, in the table's order.
+            Index among the agent's trajectories with this time, in the table's order.
         level : float, optional
             As for :meth:`rollout`.
 
         Raises
         ------
         PersimError
-            If nothing is recorded of the agent at this time.
+            If the agent has no recorded row at this time.
         """
         self.population.index([agent])
         row, last = find_moment(self.trajectories, agent, t, episode)
         recorded = self.trajectories.state[row : last + 1].numpy()
         encoded = self.trajectories.action[row:last].numpy() if actions is None else action_array(actions, self.schema)
         if not len(encoded):
-            raise ConfigurationError(f"agent {agent}: nothing was done after time {t}, so say which actions to try")
+            raise ConfigurationError(f"agent {agent}: no actions are recorded after time {t}: give actions")
         return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
 
     def objective(self, reward: Reward | None = None, terminated: Termination | None = None) -> Objective:
-        """What is to be maximized, and when it ends.
+        """Build the objective: rewards to maximize, and terminations.
 
         Parameters
         ----------
         reward : callable, optional
-            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; the
-            table's or the environment's where not given.
+            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; by
+            default those of the table or the environment.
         terminated : callable, optional
-            states (..., D) -> (...) bool; as learned from the table, or as in the environment, where not given.
+            states (..., D) -> (...) bool; by default as learned from the table or as in the environment.
 
         Raises
         ------
@@ -262,7 +262,7 @@ class PersonalizedSimulator:
         known = self.outcomes
         if reward is None:
             if known is None or not known.rewarded:
-                raise ConfigurationError("the table has no rewards, so say by `objective` what is to be maximized")
+                raise ConfigurationError("the table has no rewards: give an objective")
             reward = known.reward
         return Objective(reward, terminated or (_never if known is None else known.terminated))
 
@@ -276,19 +276,19 @@ class PersonalizedSimulator:
         pessimism: float = 0.0,
         seed: int = 0,
     ) -> Plan:
-        """A good sequence of actions on the agent's own simulator, within the range of recorded actions.
+        """Plan a sequence of actions on the agent's simulator, within the range of recorded actions.
 
         Parameters
         ----------
         agent : int or str
         state : mapping of column to value, or array of shape (D,)
         objective : callable, optional
-            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; the
-            rewards learned from the table where not given.
+            (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; by
+            default the rewards learned from the table.
         horizon : int
             H.
         planner : Planner, optional
-            iCEM where not given.
+            iCEM by default.
         pessimism : float
             κ of the score `mean - κ·std` over members.
         seed : int
@@ -311,7 +311,7 @@ class PersonalizedSimulator:
                 problem, None, torch.Generator().manual_seed(seed)
             )
             if not bool(decision.score.isfinite().all()):
-                raise ConfigurationError("no plan has a finite value: look at the objective, or at the state")
+                raise ConfigurationError("no plan has a finite value: check the objective and the state")
             encoded = realize(decision.plan[:, None])[0, 0].numpy()
         prediction = self.rollout(agent, start[0].numpy(), encoded)
         return Plan(prediction.actions, float(decision.score[0]), prediction)
@@ -319,41 +319,41 @@ class PersonalizedSimulator:
     def adapt(self, rows: Any = None, covariates: Any = None, known_covariates: Any = None) -> PersonalizedSimulator:
         """Add agents from a few rows of each, from covariates, or from both; nothing is trained.
 
-        The factor of a new agent is its posterior mean: the prior is the population, or what its covariates tell, and
-        its rows are the data.
+        The factor of a new agent is its posterior mean given its rows, under the prior of the population or of its
+        covariates.
 
         Parameters
         ----------
         rows : table, optional
-            In the columns of the fitted table.
+            Rows of the new agents, with the columns of the fitted table.
         covariates : table, optional
-            Of the new agents: the agent column and a column for every covariate.
+            Covariates of the new agents: the agent column and a column for every covariate.
         known_covariates : table, optional
-            Of the fitted agents, ten of them or more; needed with `covariates`.
+            Covariates of at least ten fitted agents; required with `covariates`.
 
         Returns
         -------
         PersonalizedSimulator
-            Of all agents, the new ones included.
+            Simulators of all agents, including the new ones.
 
         Raises
         ------
         PersimError
-            If a table does not fit, or an agent is in the population already.
+            If a table is invalid, or an agent is in the population already.
         """
         population, seen = adapt_population(self.population, rows, covariates, known_covariates)
         recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
         return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write the simulators, the recorded trajectories and what was learned of rewards, without pickle."""
+        """Write simulators, recorded trajectories, rewards, terminations and calibration, without pickle."""
         folder = Path(folder)
         parts = self.trajectories, self.outcomes, self.calibration
         return [*self.population.save(folder), *save_parts(folder, *parts)]
 
     @classmethod
     def load(cls, folder: str | Path) -> PersonalizedSimulator:
-        """Read what :meth:`save` wrote, or the run folder of `tools/fit.py`; executes nothing.
+        """Read a folder of :meth:`save` or a run folder of `persim fit`; executes no code.
 
         Raises
         ------
@@ -363,7 +363,7 @@ class PersonalizedSimulator:
         folder = Path(folder)
         calibration = load_calibration(folder)
         if not (folder / TRAJECTORIES).is_file() and (folder / PROVENANCE).is_file():
-            # A run of an environment leaves its table where it was collected.
+            # Runs of environments do not copy their tables.
             run = FittedRun.load(folder)
             return cls(run.personalized, run.trajectories(), run.environment, calibration)
         population = FittedPopulation.load(folder)
@@ -377,7 +377,7 @@ class PersonalizedSimulator:
             return prediction
         if self.calibration is None:
             raise ConfigurationError(
-                "intervals are calibrated on held-out tails of trajectories: there were none here, or the run is older"
+                "intervals need held-out tails of trajectories, which this simulator was fitted without"
             )
         self.calibration.check(level)
         row = torch.as_tensor(state)[None], torch.as_tensor(actions, dtype=self.trajectories.action.dtype)[None]

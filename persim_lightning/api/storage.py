@@ -1,4 +1,4 @@
-"""Files of a personalized simulator, beside those of its population."""
+"""Reads and writes the files of a personalized simulator besides those of its population."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save_parts(
     outcomes: OutcomeModel | Environment | None,
     calibration: Calibration | None,
 ) -> list[Path]:
-    """Write recorded trajectories, outcomes and calibration; remove what an earlier simulator left in the folder."""
+    """Write recorded trajectories, outcomes and calibration; remove those of an earlier simulator."""
     written = [folder / TRAJECTORIES]
     write_table(trajectories_table(trajectories), folder / TRAJECTORIES)
     for name in (OUTCOMES, ENVIRONMENT, CALIBRATION):
@@ -38,7 +38,7 @@ def save_parts(
 
 
 def load_recorded(folder: Path, schema: Schema) -> Trajectories:
-    """The recorded trajectories.
+    """Read the recorded trajectories.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def load_recorded(folder: Path, schema: Schema) -> Trajectories:
 
 
 def load_saved_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environment | None:
-    """Rewards and ends: learned from the table, or those of an environment; None where neither is known.
+    """Read rewards and terminations, learned or of an environment; None if unknown.
 
     Raises
     ------
@@ -60,12 +60,12 @@ def load_saved_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environm
     if known.is_file():
         values = read_json(known)
         if not isinstance(values, dict) or "environment" not in values:
-            raise ConfigurationError(f"{known} is damaged: it names no environment")
+            raise ConfigurationError(f"{known} is damaged: it names an unknown environment")
         return get_environment(values["environment"])
     return load_outcomes(learned, schema) if learned.is_file() else None
 
 
 def load_calibration(folder: Path) -> Calibration | None:
-    """The calibration of intervals, where there is one."""
+    """Read the calibration of intervals, if there is one."""
     path = folder / CALIBRATION
     return Calibration.load(path) if path.is_file() else None

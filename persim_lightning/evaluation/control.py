@@ -52,7 +52,7 @@ class PlanningSettings:
         Name of a state coordinate: `peak_weight` times its largest value is added to the score of a plan.
     peak_weight : float
     reward : callable, optional
-        Your own objective instead of the environment's reward: (states (..., D), actions (...)|(..., A), next_states
+        Objective that replaces the environment's reward: (states (..., D), actions (...)|(..., A), next_states
         (..., D)) -> rewards (...), where ... may be any number of dimensions. The peak is still added. Reported returns
         always use the environment's reward.
     clamp_margin : float, optional

@@ -82,7 +82,7 @@ def check_video(environment: Environment, path: Path) -> None:
         env = _renderer(environment, environment.default_agent)
         env.render()
         env.close()
-    except Exception as error:  # renderers raise whatever their libraries do
+    except Exception as error:  # renderers raise exceptions of their libraries
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ConfigurationError(
             f"{path}: cannot render {environment.name} on this machine ({reason}); "

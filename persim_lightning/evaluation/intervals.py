@@ -103,7 +103,7 @@ class _Errors(NamedTuple):
 def _errors(
     population: FittedPopulation, recorded: Trajectories, agents: Tensor, windows: EpisodeWindows, tail: float = 0.0
 ) -> _Errors | None:
-    """Rollouts of windows, of agents (B,) by their indices in the population; None where there is no window."""
+    """Roll out windows of agents (B,), given by their indices in the population; None without windows."""
     if not len(windows.steps):
         return None
     windows = windows.trimmed()
@@ -114,24 +114,24 @@ def _errors(
 
 
 def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float) -> Calibration | None:
-    """Compare rollouts of held-out tails with what happened.
+    """Compare rollouts of held-out tails with the recorded states.
 
     Parameters
     ----------
     population : FittedPopulation
     recorded : Trajectories
-        What it was fitted on.
+        Training trajectories.
     tail : float
         Share of every trajectory, at its tail, that it was not trained on.
 
     Returns
     -------
     Calibration or None
-        None where no trajectory is long enough for a tail.
+        None if no trajectory is long enough for a tail.
     """
     windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), HORIZON)
     scored = (windows.steps > 0).nonzero()[:, 0]
-    # Evenly from all of the table: tables are often sorted by what makes agents differ.
+    # Choose evenly over the table, which may be sorted by a property of agents.
     windows = windows.select(scored[:: max(1, -(-len(scored) // _MAX_WINDOWS))])
     errors = _errors(population, recorded, windows.agent, windows, tail)
     return None if errors is None else Calibration.of(*errors)
@@ -146,10 +146,10 @@ def coverage(
     ----------
     population : FittedPopulation
     recorded : Trajectories
-        What it was fitted on.
+        Training trajectories.
     calibration : Calibration
     test : Trajectories
-        Of agents of the population; the first 40 episodes of each count, fewer where agents are many, 1,000 in all.
+        Trajectories of agents of the population; uses the first 40 episodes of each, and at most 1,000 in total.
 
     Returns
     -------

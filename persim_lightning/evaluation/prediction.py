@@ -261,14 +261,14 @@ def score_predictions(simulator: OpenLoopSimulator, population: Tensor, test: Tr
 def score_rollouts(
     rollout: Callable[[Tensor, EpisodeWindows], Tensor], test: Trajectories, device: torch.device | None = None
 ) -> PredictionScores:
-    """Score all test episodes of whatever predicts windows of them.
+    """Score all test episodes with any predictor of windows.
 
     Parameters
     ----------
     rollout : callable, (episodes (E',), their windows on `device`) -> predicted states (E', H, D)
     test : Trajectories
     device : torch.device, optional
-        The CPU where not given.
+        The CPU by default.
     """
     windows = EpisodeWindows.cut(test)
     parts = []

@@ -20,7 +20,7 @@ from persim_lightning.evaluation.prediction import (
 
 
 class PredictionMetric(Metric):
-    """Accumulates episode scores; every episode has a slot of its own, so ranks may each score some of them.
+    """Accumulates episode scores in one slot per episode, so that ranks may each score some of them.
 
     States are sums over slots that only one rank fills. That stays correct when a rank has no episode at all, where
     concatenated lists would deadlock, and shows when an episode was counted twice.
@@ -74,7 +74,7 @@ class PredictionMetric(Metric):
 
 
 def score_share(simulator: OpenLoopSimulator, population: Tensor, test: Trajectories, share: slice) -> PredictionScores:
-    """Score a share of the test episodes and combine it with what other ranks scored.
+    """Score a share of the test episodes, and combine it with the scores of other ranks.
 
     Parameters
     ----------

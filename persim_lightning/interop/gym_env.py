@@ -48,7 +48,7 @@ class AgentEnv(gymnasium.Env[np.ndarray, Any]):
         return self._episode.observe()[0], {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Apply an action; `diverged` in the info dict says whether the simulated state is no longer finite."""
+        """Apply an action; `diverged` in `info` is True if the simulated state is not finite."""
         step = self._episode.step(np.asarray(action)[None])
         info = {"diverged": bool(step.diverged[0])}
         return (

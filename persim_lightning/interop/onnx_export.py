@@ -10,25 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.agent_simulator import AgentSimulator
-from persim_lightning.models.contraction import plain_delta
+from persim_lightning.models.contraction import select_outputs, with_angles
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import atomic_write
 
-# Lowest that has GELU as one operator.
+# Lowest version with GELU as one operator.
 _OPSET = 20
 
 
 class PlainStep(nn.Module):
-    """One step of one agent's simulator in plain operators, without arrays that are written into.
+    """One step of one agent's simulator without in-place operations, so that it can be exported.
 
     Parameters
     ----------
     simulator : AgentSimulator
-        Of a single agent.
+        Simulator of a single agent.
     """
 
     def __init__(self, simulator: AgentSimulator) -> None:
@@ -38,13 +39,19 @@ class PlainStep(nn.Module):
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """States (M, B, D), actions (B,) int64 or (B, A) -> next states (M, B, D)."""
         simulator = self.simulator
-        delta = plain_delta(simulator.parts, state, action, simulator.angles, simulator.action_encoder)
-        following = state + delta
-        return simulator.walls.stop(following) if simulator.walls.enabled else following
+        parts = simulator.parts
+        inputs = features = with_angles(state.mT, simulator.angles)
+        for weight, bias in parts.hidden:
+            features = F.gelu(weight @ features + bias)
+        output = parts.head_inputs[0] @ inputs + parts.head_bias[0]
+        if parts.head_hidden.shape[-1]:
+            output = output + parts.head_hidden[0] @ features
+        next_state = state + select_outputs(output, action, state.shape[-1], simulator.action_encoder)
+        return simulator.walls.stop(next_state) if simulator.walls.enabled else next_state
 
 
 def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> Path:
-    """Write one agent's simulator as ONNX, whole or not at all.
+    """Write one agent's simulator as ONNX, atomically.
 
     Parameters
     ----------
@@ -92,7 +99,7 @@ def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> P
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """What the exporter says of torchvision and of its own future is of no use to anyone here."""
+    """Suppress the exporter's warnings about torchvision and deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Tensor completion as a method of the benchmark: it predicts, and plays no episodes."""
+"""Tensor completion as a method of the benchmark; it predicts but has no policy."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TensorCompletion(Method):
     def load(self, folder: Path, task: Task) -> FittedCompletion:
         path = folder / _WEIGHTS
         if not path.is_file() or not (folder / _SETTINGS).is_file():
-            raise SimulatorFileError(f"{path}: no such file, so nothing has been completed")
+            raise SimulatorFileError(f"{path}: no such file: the tensor has not been completed")
         facts = read_json(folder / _SETTINGS)
         try:
             simulator = CompletionSimulator.from_state(load_file(path), facts["settings"]["interpolate"])
@@ -69,7 +69,7 @@ class TensorCompletion(Method):
 
 
 def _ranks(model: dict[str, object]) -> Ranks:
-    """PerSim's ranks."""
+    """Read the ranks of PerSim's configuration."""
     rank = model["rank"]
     sizes = [model.get(f"rank_{mode}") or rank for mode in ("agent", "state", "action")]
     if not all(isinstance(size, int) for size in sizes):

@@ -1,9 +1,8 @@
-"""Tensor completion as a simulator: what low rank gives without neural networks.
+"""Tensor completion as a simulator: low rank without neural networks.
 
-PerSim's equation 3 says that the dynamics tensor, agents × (states × coordinates) × actions, has a low rank, but not
-how to complete it. The classical way is to bin the data and to decompose the cells that were seen; Δs is then looked up
-in the bin nearest to a state, or interpolated between the nearest ones. What networks add is generalization over states
-and actions instead of bins.
+By PerSim's equation 3, the dynamics tensor, agents × (states × coordinates) × actions, has a low rank. The classical
+way to complete it is to bin the data and to decompose the observed cells; Δs is then read from the bin nearest to a
+state, or interpolated between the nearest bins. Networks generalize over states and actions instead.
 """
 
 from __future__ import annotations
@@ -23,30 +22,30 @@ from persim_lightning.theory.cells import Cells
 from persim_lightning.theory.masked import Completion, complete
 from persim_lightning.theory.observed_cells import average_rows
 
-# Neighbors that share an interpolation, at most: in many dimensions D + 1 would reach far.
+# Largest number of neighbors in an interpolation; in many dimensions D + 1 would be too many.
 _NEIGHBORS = 8
 
 
 @dataclass(frozen=True)
 class CompletionSettings:
-    """How to bin, decompose and look up.
+    """Settings of bins, decomposition and interpolation.
 
-    The defaults gave the best rollouts over held-out ends of training trajectories.
+    The defaults gave the best rollouts over held-out tails of training trajectories.
 
     Attributes
     ----------
     state_cells : int, optional
-        S; by default, five times the root of the number of rows.
+        S; by default five times the square root of the number of rows.
     action_cells : int
-        Cells of continuous actions; discrete actions are their own cells.
+        Number of cells of continuous actions; every discrete action is a cell.
     ridge : float
-        Pull of agents and states toward their means, see :func:`persim_lightning.theory.masked.complete`.
+        Shrinkage of agents and states toward their means, see :func:`persim_lightning.theory.masked.complete`.
     iterations : int
-        Limit on sweeps of alternating least squares.
+        Maximum number of sweeps of alternating least squares.
     tolerance : float
-        A sweep that lowers the error by a smaller share is the last.
+        Stop when a sweep lowers the error by a smaller share.
     interpolate : bool
-        Between the nearest cells; otherwise the nearest one is looked up.
+        Interpolate between the nearest cells; otherwise use the nearest one.
     """
 
     state_cells: int | None = None
@@ -58,7 +57,7 @@ class CompletionSettings:
 
 
 class CompletionSimulator(nn.Module):
-    """Rolls out a completed tensor; the dense tensor is never written out.
+    """Rolls out a completed tensor without forming the dense tensor.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ class CompletionSimulator(nn.Module):
         Dense shape (N, S·D, A), raw units.
     states : Cells
     actions : Cells or None
-        None for discrete actions, which are their own cells.
+        None for discrete actions.
     delta_rms : Tensor, shape (D,)
         Root mean square of the training set's Δs.
     interpolate : bool
@@ -101,12 +100,12 @@ class CompletionSimulator(nn.Module):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], interpolate: bool) -> CompletionSimulator:
-        """From what `state_dict` gave.
+        """Restore from a `state_dict`.
 
         Raises
         ------
         KeyError
-            If a part is missing.
+            If an entry is missing.
         """
 
         def cells(name: str) -> Cells | None:
@@ -121,7 +120,7 @@ class CompletionSimulator(nn.Module):
         return cls(tensor, states, cells("actions"), state["delta_rms"], interpolate)
 
     def _look_up(self, cells: Cells, factor: Tensor, points: Tensor) -> Tensor:
-        """Factors of points, (..., X) -> (..., *factor.shape[1:]); they are linear, so they interpolate like Δs."""
+        """Interpolate factors at points, (..., X) -> (..., *factor.shape[1:]); Δs is linear in them."""
         if not self.interpolate:
             return factor[cells.nearest(points)[1][..., 0]]
         weight, index = cells.weigh(points, min(points.shape[-1] + 1, _NEIGHBORS))
@@ -161,18 +160,18 @@ def fit_completion(
     settings: CompletionSettings | None = None,
     seed: int = 0,
 ) -> tuple[CompletionSimulator, Completion]:
-    """Bin transitions, complete their tensor, and make it a simulator.
+    """Bin transitions, complete their tensor, and build a simulator.
 
     Parameters
     ----------
     trajectories : Trajectories
     rows : Tensor, int64
-        Rows that start a transition of the training set.
+        Rows at which transitions of the training set start.
     ranks : Ranks
     factorization : {'cp', 'tucker'}
     settings : CompletionSettings, optional
     seed : int
-        Of the cells and of the decomposition.
+        Seed of the cells and of the decomposition.
     """
     chosen = settings or CompletionSettings()
     batch = trajectories.transitions(rows, trajectories.row_agent())

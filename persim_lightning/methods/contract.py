@@ -1,4 +1,4 @@
-"""What every method that `tools/benchmark.py` compares is given and gives."""
+"""Interface of the methods that `persim benchmark` compares."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ from persim_lightning.evaluation.prediction import PredictionScores
 
 @dataclass(frozen=True)
 class Task:
-    """What a method learns from, and for whom.
+    """Data, agents and settings of a method.
 
     Attributes
     ----------
     environment : Environment
-        Its rewards and terminations are known to planners; its dynamics and the agents' covariates are known to no
-        method but "True env + MPC".
+        Planners may use its rewards and terminations; only "True env + MPC" may use its dynamics and covariates.
     recordings : Recordings
         One trajectory of every agent, and test trajectories.
     agents : tuple of int or str
-        Ids of the agents that policies are wanted for.
+        Ids of the agents that need policies.
     planning : PlanningSettings
-        Of methods that plan.
+        Settings of methods that plan.
     configuration : dict
-        What conf/ENV.yaml says: how PerSim is fitted in this environment.
+        Content of conf/ENV.yaml, PerSim's settings in this environment.
     steps : int
-        Gradient steps of every network, for all methods alike.
+        Gradient steps of every network, the same for all methods.
     seed : int
     workspace : Path
-        Folder that methods of one environment, data set and seed share: fits that several of them need lie here.
+        Folder that methods of one environment, data set and seed share, for fits that several of them need.
     """
 
     environment: Environment
@@ -54,79 +53,79 @@ class Task:
     workspace: Path
 
     def rows(self, episodes: int) -> Tensor:
-        """Position in `agents` of every row of a batch of episodes, agent by agent, shape (N·E,)."""
+        """Return the index in `agents` for every row of a batch of episodes, agent by agent, shape (N·E,)."""
         return torch.arange(len(self.agents)).repeat_interleave(episodes)
 
     def data(self, batch_size: int) -> TrajectoryDataModule:
-        """The recordings as training sees them: tails held out and walls apart as for PerSim, batches of one's own."""
+        """Return the training data, with tails and walls treated as for PerSim and batches of the given size."""
         options = self.configuration["data"]
         return TrajectoryDataModule(self.recordings, batch_size, options["val_fraction"], options.get("walls", False))
 
     def identity(self) -> dict[str, Any]:
-        """Everything of the task that decides what PerSim, or a method trained beside it, learns; ready for JSON."""
+        """Return every setting of the task that decides a fit, ready for JSON."""
         table = self.recordings.files.get("sha256")
         return {"configuration": self.configuration, "steps": self.steps, "table": table, "seed": self.seed}
 
     def covariates(self) -> Tensor:
-        """True covariates of `agents`, shape (N, C), in the environment's order: they make the real environment."""
+        """Return the true covariates of `agents`, shape (N, C), which parametrize the real environment."""
         names, values = self.recordings.covariate_names, self.recordings.covariates
-        wanted = [covariate.name for covariate in self.environment.covariates]
-        missing = set(wanted) - set(names)
+        required = [covariate.name for covariate in self.environment.covariates]
+        missing = set(required) - set(names)
         if values is None or missing:
-            raise ConfigurationError(f"{self.recordings.name}: no covariates {', '.join(missing)} of its agents")
+            raise ConfigurationError(f"{self.recordings.name}: its agents lack the covariates {', '.join(missing)}")
         place = {label: row for row, label in enumerate(self.recordings.train.agent_ids)}
         rows = [place[label] for label in self.agents]
-        return torch.from_numpy(values[rows][:, [names.index(name) for name in wanted]])
+        return torch.from_numpy(values[rows][:, [names.index(name) for name in required]])
 
 
 class Fitted(ABC):
-    """What a method has learned."""
+    """A fitted method."""
 
-    # Whether it plans before every step; such methods are judged by fewer episodes.
+    # Whether it plans at every step; such methods run fewer episodes.
     plans: ClassVar[bool] = False
 
     @abstractmethod
     def policy(self, task: Task, episodes: int) -> Policy | None:
-        """A policy for a batch of `episodes` episodes of each of the task's agents, agent by agent, played from t = 0.
+        """Build a policy for `episodes` episodes of each of the task's agents, agent by agent, from t = 0.
 
-        It may remember what has been played, so every batch needs one of its own. None for methods that only predict.
+        It may store the past of its episodes, so every batch needs a new one. None for methods that only predict.
         """
 
     def score(self, task: Task) -> PredictionScores | None:
-        """Scores of the prediction protocol on the task's test trajectories; None for methods that predict nothing."""
+        """Score predictions of the task's test trajectories; None for methods that do not predict."""
         return None
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write everything that :meth:`Method.load` needs besides the task: safetensors and JSON."""
+        """Write the safetensors and JSON files that :meth:`Method.load` reads."""
 
 
 class Method(ABC):
-    """A way from recorded trajectories to policies. Its constructor's arguments are what its YAML says."""
+    """Learns policies from recorded trajectories. Its YAML holds the arguments of its constructor."""
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """Name in tables, such as "BCQ-P"."""
+        """Return the name in tables, such as "BCQ-P"."""
 
     @abstractmethod
     def fit(self, task: Task) -> Fitted:
-        """Learn. Same task, same result.
+        """Learn; the same task gives the same result.
 
         Raises
         ------
         PersimError
-            If a library is missing or the recordings do not suffice.
+            If a library is missing or the recordings are insufficient.
         """
 
     @abstractmethod
     def load(self, folder: Path, task: Task) -> Fitted:
-        """Read what :meth:`Fitted.save` wrote.
+        """Read the files of :meth:`Fitted.save`.
 
         Raises
         ------
         PersimError
-            If it is missing or damaged.
+            If a file is missing or damaged.
         """
 
 
@@ -134,21 +133,21 @@ class StoredPolicy(Protocol):
     """A policy that can be saved."""
 
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        """States (B, D) -> actions, (B,) int64 or (B, A) float64 in [-1, 1]; all chance comes from the generator."""
+        """States (B, D) -> actions, (B,) int64 or (B, A) float64 in [-1, 1]; noise comes from the generator only."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors) and what else is needed (JSON) into `folder`, each whole or not at all."""
+        """Write weights (safetensors) and settings (JSON) into `folder` atomically."""
         ...
 
 
 class Learner(ABC):
-    """Offline reinforcement learning: from trajectories, of one agent or of many, to one policy for all of them."""
+    """Offline reinforcement learning of one policy from the trajectories of one or several agents."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Such as "BCQ"."""
+        """Return the name, such as "BCQ"."""
 
     @abstractmethod
     def learn(self, trajectories: Trajectories, environment: Environment, steps: int, seed: int) -> StoredPolicy:
@@ -157,9 +156,9 @@ class Learner(ABC):
         Parameters
         ----------
         trajectories : Trajectories
-            With rewards.
+            Trajectories with rewards.
         environment : Environment
-            Number of actions, length of episodes; rewards and terminations for learners that simulate.
+            Source of action space and episode length, and of rewards and terminations for learners that simulate.
         steps : int
             Gradient steps of every network.
         seed : int
@@ -167,15 +166,15 @@ class Learner(ABC):
         Raises
         ------
         PersimError
-            If a library is missing or the trajectories do not suffice.
+            If a library is missing or the trajectories are insufficient.
         """
 
     @abstractmethod
     def load(self, folder: Path, environment: Environment) -> StoredPolicy:
-        """Read what the policy's `save` wrote.
+        """Read the files of the policy's `save`.
 
         Raises
         ------
         PersimError
-            If it is missing or damaged.
+            If a file is missing or damaged.
         """

@@ -1,4 +1,4 @@
-"""Methods as their YAMLs describe them."""
+"""Builds methods from their YAMLs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from persim_lightning.support.parsing import one_line, user_error
 
 
 def build_method(values: dict[str, Any], source: str) -> Method:
-    """A method from what its YAML holds, such as conf/methods/persim.yaml.
+    """Build a method from the content of a YAML such as conf/methods/persim.yaml.
 
     Parameters
     ----------
     values : dict
         `class_path` and `init_args`.
     source : str
-        Names it in errors.
+        Name of the YAML in errors.
 
     Raises
     ------
     ConfigurationError
-        If it says something unknown.
+        If a class or an argument is unknown.
     """
     unknown = [name for name in values if name not in ("class_path", "init_args")]
     if unknown or "class_path" not in values:

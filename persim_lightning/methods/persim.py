@@ -1,4 +1,4 @@
-"""PerSim as one of the methods that are compared: fitted as conf/ENV.yaml says, planned by MPC."""
+"""PerSim as a method of the benchmark: fitted with the settings of conf/ENV.yaml, planned by MPC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PerSim(Method):
     Parameters
     ----------
     agent_factors : bool
-        False switches the agents' factors off, for comparison: one model of the whole population.
+        False fits one model of the whole population, without agent factors, for comparison.
     """
 
     def __init__(self, agent_factors: bool = True) -> None:
@@ -67,7 +67,7 @@ class FittedPerSim(Fitted):
 
 
 def fit_population(task: Task, agent_factors: bool = True) -> FittedPopulation:
-    """Fit PerSim, or take what another method of the same workspace has fitted.
+    """Fit PerSim, or load the fit of another method in the same workspace.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def fit_population(task: Task, agent_factors: bool = True) -> FittedPopulation:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**task.identity(), "agent_factors": agent_factors}
     with FileLock(folder / LOCK):
-        # The description is the last file that a population writes.
+        # `save` writes the description last.
         work = Work(folder, settings, DESCRIPTION)
         if work.open():
             return FittedPopulation.load(folder)
@@ -103,5 +103,5 @@ def _fit(task: Task, folder: Path, agent_factors: bool) -> FittedPopulation:
         arguments = {**configured["model"]["init_args"], "agent_factors": agent_factors}
         return PerSimModule(*sizes, walls=data.walls, **arguments)
 
-    # In single precision whatever the configuration says: nodes of a cluster need not all have bfloat16 instructions.
+    # Always single precision, since some nodes of a cluster may lack bfloat16 instructions.
     return train(build, data, task, folder).personalized()

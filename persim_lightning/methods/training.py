@@ -1,4 +1,4 @@
-"""Trains the networks of a method for a number of gradient steps, and resumes after an interruption."""
+"""Trains the networks of a method for a number of gradient steps; resumes interrupted training."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 
 
 def train(build: Callable[[], Module], data: TrajectoryDataModule, task: Task, folder: Path) -> Module:
-    """Build and train a module for a task's gradient steps; a training that was interrupted in `folder` resumes.
+    """Build and train a module for a task's gradient steps, or resume training that was interrupted in `folder`.
 
     Parameters
     ----------
     build : callable, () -> LightningModule
     data : TrajectoryDataModule
     task : Task
-        Its steps are rounded up to whole epochs; its seed decides initial weights and the order of batches. The
-        caller's generator is left as it was.
+        Its steps are rounded up to whole epochs; its seed determines initial weights and the order of batches. The
+        global generator is restored.
     folder : Path
-        Keeps checkpoints until the training has ended; the caller opens it as
-        :class:`~persim_lightning.store.work.Work`, so that settings never mix.
+        Holds checkpoints until training ends. The caller must open it as
+        :class:`~persim_lightning.store.work.Work`, so that a checkpoint of other settings is never resumed.
 
     Raises
     ------

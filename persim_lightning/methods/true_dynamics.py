@@ -1,4 +1,4 @@
-"""MPC on the true dynamics: what a perfect model would be worth to the same planner."""
+"""MPC on the true dynamics: an upper bound for the same planner on a learned model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from persim_lightning.methods.contract import Fitted, Method, Task
 
 
 class TrueEnvironment(Method):
-    """ "True env + MPC": it learns nothing, and knows the agents' covariates."""
+    """ "True env + MPC": plans on the true dynamics with the agents' covariates."""
 
     @property
     def label(self) -> str:
@@ -32,4 +32,4 @@ class TrueDynamics(Fitted):
         return true_mpc(task.environment, task.covariates()[task.rows(episodes)], task.planning)
 
     def save(self, folder: Path) -> None:
-        """There is nothing to save."""
+        """Save nothing."""

@@ -1,7 +1,7 @@
-"""The simulators of a few agents, contracted for speed.
+"""Simulators of a few agents, contracted for speed.
 
-Arrays lie feature by feature, rows last, and every layer writes into a buffer of its own: with networks this small,
-memory traffic costs as much as the products.
+Arrays have rows last in memory, and every layer writes into a preallocated buffer: for small networks, memory traffic
+costs as much as the matrix products.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from persim_lightning.models.encoders import ContinuousActionEncoder
 from persim_lightning.models.rollout import rollout
 from persim_lightning.models.simulator import Simulator
 
-# In place: a new array for every activation costs more than computing it.
+# In place, since allocating an array costs more than computing the activation.
 _gelu_ = torch.ops.aten.gelu_
 
 
 def personalize(simulator: Simulator, *agents: int) -> AgentSimulator:
-    """The simulators of some agents, given by their indices 0 … N-1, contracted for speed.
+    """Contract the simulators of some agents, given by their indices 0 … N-1.
 
     Raises
     ------
     IndexError
-        If there is no such agent.
+        If an agent is unknown.
     """
     for agent in agents:
         if not 0 <= agent < simulator.num_agents:
@@ -35,7 +35,7 @@ def personalize(simulator: Simulator, *agents: int) -> AgentSimulator:
 class AgentSimulator(nn.Module):
     """Predicts Δs of G agents with all M members; for inference only.
 
-    Made by :func:`personalize`; holds no factor of any other agent.
+    Made by :func:`personalize`; does not contain factors of other agents.
 
     Parameters
     ----------
@@ -66,22 +66,22 @@ class AgentSimulator(nn.Module):
 
     @property
     def parts(self) -> Contracted:
-        """The contracted network."""
+        """Return the contracted network."""
         return Contracted(self._hidden_layers(), self.head_hidden, self.head_inputs, self.head_bias)
 
     def _hidden_layers(self) -> list[tuple[Tensor, Tensor]]:
         return [(getattr(self, f"weight{index}"), getattr(self, f"bias{index}")) for index in range(self._depth)]
 
     def forward(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
-        """Δs in raw units.
+        """Predict Δs in raw units.
 
         Parameters
         ----------
         states : Tensor, shape (M, B, D)
-            Fastest where rows lie last in memory, as in what :meth:`step` returns.
+            Fastest with rows last in memory, as :meth:`step` returns them.
         actions : Tensor, shape (B,) int64 or (B, A)
         agents : Tensor, shape (B,), int64, optional
-            Which of the G agents each row belongs to, ascending; may be left out where G = 1.
+            Index among the G agents of every row, ascending; optional if G = 1.
 
         Returns
         -------
@@ -91,7 +91,7 @@ class AgentSimulator(nn.Module):
         return select_outputs(output, actions, self.state_dim, self.action_encoder)
 
     def _head(self, states: Tensor, agents: Tensor | None) -> Tensor:
-        """(M, D, B) -> what the actions select or multiply, (M, ·, B)."""
+        """Compute the outputs that actions select or multiply, (M, D, B) -> (M, ·, B)."""
         inputs = with_angles(states, self.angles)
         *layers, direct, output = self._workspace(states)
         features = inputs
@@ -111,13 +111,13 @@ class AgentSimulator(nn.Module):
         if self.num_agents == 1:
             return [rows]
         if agents is None:
-            raise ValueError(f"the simulator holds {self.num_agents} agents: say which one each row belongs to")
+            raise ValueError(f"the simulator holds {self.num_agents} agents: give the agent of every row")
         return torch.bincount(agents, minlength=self.num_agents).tolist()
 
     def _workspace(self, states: Tensor) -> list[Tensor]:
-        """Arrays that the layers write into, kept while the number of rows stays the same."""
+        """Return the buffers of the layers, reused while the number of rows stays the same."""
         rows, inference = states.shape[-1], torch.is_inference_mode_enabled()
-        # What was made in inference mode cannot be written to outside of it.
+        # Tensors that were created in inference mode cannot be written to outside of it.
         like, old = self.head_bias, self._arrays[0] if self._arrays else None
         if (
             old is None
@@ -131,9 +131,9 @@ class AgentSimulator(nn.Module):
 
     @torch.no_grad()
     def step(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
-        """Next states; shapes as for :meth:`forward`."""
-        following: Tensor = self.walls(states + self(states, actions, agents))
-        return following
+        """Predict next states; shapes as for :meth:`forward`."""
+        next_state: Tensor = self.walls(states + self(states, actions, agents))
+        return next_state
 
     @torch.no_grad()
     def rollout(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:

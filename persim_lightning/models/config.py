@@ -9,7 +9,7 @@ from persim_lightning.errors import ConfigurationError
 
 
 class Ranks(NamedTuple):
-    """Length of the vectors that the agent, state and action encoders give."""
+    """Sizes of the agent, state and action factors."""
 
     agent: int
     state: int
@@ -18,7 +18,7 @@ class Ranks(NamedTuple):
 
 @dataclass(frozen=True)
 class SimulatorConfig:
-    """Everything that decides a simulator's architecture.
+    """Architecture of a simulator.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class SimulatorConfig:
     walls : bool
         Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
     action_spread : float
-        Standard deviation of discrete actions' initial factors. They must differ from the start; agents must not.
+        Standard deviation of discrete actions' initial factors, which must differ from the start.
     """
 
     num_agents: int
@@ -59,30 +59,30 @@ class SimulatorConfig:
         outside = [index for index in self.angles if not 0 <= index < self.state_dim]
         if outside:
             raise ConfigurationError(
-                f"angles: {outside[0]} is no state coordinate (there are {self.state_dim}, from 0)"
+                f"angles: {outside[0]} is not a state coordinate (there are {self.state_dim}, from 0)"
             )
 
     @property
     def is_discrete(self) -> bool:
-        """Whether actions are discrete."""
+        """Return whether actions are discrete."""
         return self.num_actions is not None
 
     def with_agents(self, num_agents: int) -> SimulatorConfig:
-        """The same for another number of agents."""
+        """Copy with another number of agents."""
         return replace(self, num_agents=num_agents)
 
     def with_members(self, members: int) -> SimulatorConfig:
-        """The same for another number of ensemble members."""
+        """Copy with another number of ensemble members."""
         return replace(self, members=members)
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Convert to a dict, ready for JSON."""
         values = asdict(self)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SimulatorConfig:
-        """From what :meth:`to_dict` gives.
+        """Restore from the dict of :meth:`to_dict`.
 
         Raises
         ------

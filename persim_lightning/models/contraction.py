@@ -1,4 +1,4 @@
-"""Contracts agent and action factors into the state encoder's last layer: one rule for CP, Tucker and every use.
+"""Contracts agent and action factors into the state encoder's last layer, for CP and Tucker.
 
 The contraction is exact. With discrete actions the state network's output shrinks from D·R to D numbers per action;
 standardizing the state is folded into the first layer.
@@ -10,22 +10,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
 from persim_lightning.models.simulator import Simulator
 
 
 class Contracted(NamedTuple):
-    """The simulators of G agents as a network of raw states; features before rows.
+    """Simulators of G agents as a network on raw states, with features before rows.
 
     Attributes
     ----------
     hidden : list of (Tensor, Tensor)
         Weights (M, out, in) and biases (M, out, 1) of the hidden layers.
     head_hidden, head_inputs : Tensor, shapes (G, M, K, hidden) and (G, M, K, inputs)
-        Of the last layer, for the last hidden features and for the encoder's inputs. The K outputs are (action, d)
-        pairs for discrete actions, and (d, coordinate of the action factor) pairs for continuous ones.
+        Weights of the last layer for the last hidden features and for the encoder's inputs. The K outputs are
+        (action, d) pairs for discrete actions, and (d, coordinate of the action factor) pairs for continuous ones.
     head_bias : Tensor, shape (G, M, K, 1)
     """
 
@@ -56,7 +55,7 @@ def contract(simulator: Simulator, factors: Tensor) -> Contracted:
 
 
 def with_angles(states: Tensor, angles: list[int]) -> Tensor:
-    """Inputs of the contracted network: states (M, D, B), with sines and cosines of angles, (M, inputs, B)."""
+    """Append sines and cosines of angles to states: (M, D, B) -> (M, inputs, B)."""
     if not angles:
         return states
     selected = states[:, angles]
@@ -64,7 +63,7 @@ def with_angles(states: Tensor, angles: list[int]) -> Tensor:
 
 
 def select_outputs(output: Tensor, actions: Tensor, state_dim: int, encoder: ContinuousActionEncoder | None) -> Tensor:
-    """Δs from the contracted network's output.
+    """Compute Δs from the contracted network's output.
 
     Parameters
     ----------
@@ -87,46 +86,15 @@ def select_outputs(output: Tensor, actions: Tensor, state_dim: int, encoder: Con
     return (output.view(members, state_dim, -1, rows) * action.mT[:, None]).sum(2).mT
 
 
-def plain_delta(
-    parts: Contracted,
-    states: Tensor,
-    actions: Tensor,
-    angles: list[int],
-    encoder: ContinuousActionEncoder | None,
-) -> Tensor:
-    """Δs of a single agent in plain operators: nothing is written in place, so it can be exported.
-
-    Parameters
-    ----------
-    parts : Contracted
-        Of one agent.
-    states : Tensor, shape (M, B, D)
-    actions : Tensor, shape (B,) int64 or (B, A)
-    angles : list of int
-    encoder : ContinuousActionEncoder or None
-
-    Returns
-    -------
-    Tensor, shape (M, B, D)
-    """
-    inputs = features = with_angles(states.mT, angles)
-    for weight, bias in parts.hidden:
-        features = F.gelu(weight @ features + bias)
-    output = parts.head_inputs[0] @ inputs + parts.head_bias[0]
-    if parts.head_hidden.shape[-1]:
-        output = output + parts.head_hidden[0] @ features
-    return select_outputs(output, actions, states.shape[-1], encoder)
-
-
 def _on_raw_states(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """The encoder's hidden layers and its head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
+    """Express the encoder's hidden layers and head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
     scale = torch.ones(encoder.inputs_dim, dtype=torch.float64, device=encoder.state_std.device)
     shift = torch.zeros_like(scale)
     scale[: len(encoder.state_std)] = 1 / encoder.state_std.double()
     shift[: len(encoder.state_std)] = -encoder.state_mean.double() / encoder.state_std.double()
 
     def fold(weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor]:
-        """Of a layer whose columns from `first` on take the encoder's inputs."""
+        """Fold the scaling into a layer whose columns from `first` on take the encoder's inputs."""
         columns = weight[:, first:].double()
         folded = torch.cat((weight[:, :first], (columns * scale[:, None]).to(weight.dtype)), dim=1)
         return folded, (bias.double() + shift @ columns[:, None]).to(bias.dtype).view_as(bias)
@@ -146,7 +114,7 @@ def _fold_factors(part: Tensor, simulator: Simulator, factors: Tensor) -> Tensor
     else:
         rank = simulator.config.ranks.action
         actions = torch.eye(rank, device=factors.device, dtype=factors.dtype).expand(len(factors), rank, rank)
-    # Coefficients are linear in the action factor, so unit vectors give the matrix (M, G, A or R_action, R_state).
+    # Coefficients are linear in the action factor, so unit vectors give their matrix (M, G, A or R_action, R_state).
     agents, count = factors.shape[1], actions.shape[1]
     coefficients = simulator.factorization.coefficients(
         factors[:, :, None].expand(-1, -1, count, -1).flatten(1, 2),

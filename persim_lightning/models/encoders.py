@@ -1,6 +1,6 @@
 """The three encoders of PerSim (section 4; https://arxiv.org/abs/2102.06961): agent, state and action.
 
-No connection runs between them; they meet only in the factorization layer. Each holds all M ensemble members.
+They are connected only by the factorization layer. Each contains all M ensemble members.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from persim_lightning.models.scaling import standardized, standardized_states
 
 
 class MemberEmbedding(nn.Module):
-    """A vector for every (member, row): a value shared by all rows plus each row's deviation from it.
+    """A vector for every (member, row): a value shared by all rows plus the row's deviation.
 
-    Agents start as copies of one another (deviations zero), so an agent with little data stays near the population
-    instead of at a random place, and products of factors do not start near zero.
+    Deviations of agents start at zero, so that an agent with little data stays near the population, and products of
+    factors do not start near zero.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class MemberEmbedding(nn.Module):
         self.deviation = nn.Parameter(spread * torch.randn(members, rows, size))
 
     def table(self) -> Tensor:
-        """All vectors, shape (M, rows, size)."""
+        """Return all vectors, shape (M, rows, size)."""
         return self.shared + self.deviation
 
     def forward(self, index: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class StateEncoder(nn.Module):
     hidden : sequence of int
         Hidden widths.
     angles : sequence of int
-        Coordinates that are unbounded angles (rad); their sine and cosine join the inputs.
+        Coordinates that are unbounded angles (rad); their sines and cosines are further inputs.
     """
 
     state_mean: Tensor
@@ -71,12 +71,12 @@ class StateEncoder(nn.Module):
         self.register_buffer("state_std", torch.ones(state_dim))
         self.mlp = SkipMLP(members, self.inputs_dim, state_dim * rank, hidden)
         with torch.no_grad():
-            # The D predictions are sums of `rank` products: this keeps their variance of order one.
+            # Predictions are sums of `rank` products; keep their variance of order one.
             for parameter in (self.mlp.skip.weight, *([self.mlp.output.weight] if self.mlp.output else [])):
                 parameter.mul_(1 / math.sqrt(rank))
 
     def inputs(self, states: Tensor) -> Tensor:
-        """Standardized coordinates with the angles' sines and cosines, (M, B, D) -> (M, B, D + 2·angles)."""
+        """Standardize coordinates, and append sines and cosines of angles: (M, B, D) -> (M, B, D + 2·angles)."""
         return standardized_states(states, self.state_mean, self.state_std, self.angles)
 
     def forward(self, states: Tensor) -> Tensor:

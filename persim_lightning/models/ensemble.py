@@ -1,4 +1,4 @@
-"""Ensembles of fewer members."""
+"""Selects ensemble members."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from persim_lightning.models.simulator import Simulator
 
 @torch.no_grad()
 def select_members(simulator: Simulator, members: Tensor) -> Simulator:
-    """A simulator of some members of another, on the same device.
+    """Build a simulator of some members of another, on the same device.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def select_members(simulator: Simulator, members: Tensor) -> Simulator:
     """
     smaller = Simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
     state = simulator.state_dict()
-    # Every parameter has the members first; of the buffers these.
+    # All parameters and these buffers have the members in the first dimension.
     names = [*dict(simulator.named_parameters()), "noise", "prior_mean", "prior_covariance"]
     state |= {name: state[name][members] for name in names}
     smaller.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""Where the encoders meet: CP and Tucker layers, and the TensorLy tensors that they stand for.
+"""CP and Tucker layers that combine the encoders, and the TensorLy tensors that they represent.
 
-Both layers contract everything but the state into one vector of coefficients, `Δs_d = Σ_j v_j(s, d) · c_j(n, a)`. That
-shared form is what makes the contraction (:mod:`persim_lightning.models.contraction`) one rule for both.
+Both layers contract agent and action into one vector of coefficients, `Δs_d = Σ_j v_j(s, d) · c_j(n, a)`, so that
+:mod:`persim_lightning.models.contraction` works for both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.config import Ranks
 
-# TensorLy is imported where it is used: commands that only predict should not wait for it.
+# TensorLy is imported late, since commands that only predict do not need it.
 if TYPE_CHECKING:
     from tensorly.cp_tensor import CPTensor
     from tensorly.tucker_tensor import TuckerTensor
@@ -27,7 +27,7 @@ class CPLayer(nn.Module):
     Parameters
     ----------
     ranks : Ranks
-        Three equal numbers.
+        Three equal ranks.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -44,7 +44,7 @@ class CPLayer(nn.Module):
         return torch.matmul(state, self.coefficients(agent, action).unsqueeze(-1)).squeeze(-1)
 
     def as_tensor(self, agent: Tensor, state: Tensor, action: Tensor) -> CPTensor:
-        """The ensemble's mean as a TensorLy CP tensor of rank M·R.
+        """Convert the ensemble's mean to a TensorLy CP tensor of rank M·R.
 
         Parameters
         ----------
@@ -78,7 +78,7 @@ class TuckerLayer(nn.Module):
         super().__init__()
         core = 0.1 * torch.randn(members, *ranks) / (ranks.agent * ranks.action) ** 0.5
         diagonal = torch.arange(max(ranks))
-        # A (wrapped) superdiagonal start is a CP model; the core then learns what CP lacks.
+        # Start from a (wrapped) superdiagonal core, which is a CP model.
         core[:, diagonal % ranks.agent, diagonal % ranks.state, diagonal % ranks.action] += 1
         self.core = nn.Parameter(core)
 
@@ -91,7 +91,7 @@ class TuckerLayer(nn.Module):
         return torch.matmul(state, self.coefficients(agent, action).unsqueeze(-1)).squeeze(-1)
 
     def as_tensor(self, agent: Tensor, state: Tensor, action: Tensor) -> TuckerTensor:
-        """The ensemble's mean as a TensorLy Tucker tensor with a block-diagonal core.
+        """Convert the ensemble's mean to a TensorLy Tucker tensor with a block-diagonal core.
 
         Parameters
         ----------
@@ -116,7 +116,7 @@ class TuckerLayer(nn.Module):
 
 
 def to_dense(tensor: CPTensor | TuckerTensor) -> np.ndarray:
-    """Dense form of a factorized tensor by TensorLy's own reconstruction."""
+    """Reconstruct the dense form of a factorized tensor with TensorLy."""
     import tensorly as tl
     from tensorly.cp_tensor import CPTensor
 
@@ -125,7 +125,7 @@ def to_dense(tensor: CPTensor | TuckerTensor) -> np.ndarray:
 
 
 def build_factorization(kind: str, members: int, ranks: Ranks) -> CPLayer | TuckerLayer:
-    """The layer named 'cp' or 'tucker'."""
+    """Build the layer named 'cp' or 'tucker'."""
     if kind == "cp":
         return CPLayer(ranks)
     if kind == "tucker":

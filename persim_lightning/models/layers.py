@@ -35,8 +35,8 @@ class MemberLinear(nn.Module):
 class SkipMLP(nn.Module):
     """An affine map plus an MLP with GELU activations, for every member; the MLP's output layer starts small.
 
-    Smooth activations (GELU fitted better than SiLU or tanh) and the affine skip matter for dynamics: most of Δs is
-    affine in s, and long rollouts accumulate whatever the hidden layers fail to represent of it.
+    The affine skip connection matters since most of Δs is affine in s, and long rollouts accumulate the errors of
+    hidden layers. GELU fitted better than SiLU or tanh.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class SkipMLP(nn.Module):
         self.output = MemberLinear(members, widths[-1], out_features) if hidden else None
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Last hidden activations, (M, B, in) -> (M, B, hidden[-1])."""
+        """Compute the last hidden activations, (M, B, in) -> (M, B, hidden[-1])."""
         for layer in self.hidden:
             inputs = F.gelu(layer(inputs))
         return inputs
@@ -68,13 +68,13 @@ class SkipMLP(nn.Module):
         return affine + self.output(self.features(inputs))
 
     def head(self) -> tuple[Tensor, Tensor]:
-        """The last layer as one map from [features, inputs]: weight (M, hidden[-1] + in, out), bias (M, 1, out)."""
+        """Return the last layer as a map of [features, inputs]: weight (M, hidden[-1] + in, out), bias (M, 1, out)."""
         if self.output is None:
             return self.skip.weight, self.skip.bias
         return torch.cat((self.output.weight, self.skip.weight), dim=1), self.output.bias + self.skip.bias
 
     def head_inputs(self, inputs: Tensor) -> Tensor:
-        """What :meth:`head` is applied to: [features, inputs], (M, B, in) -> (M, B, hidden[-1] + in)."""
+        """Compute the inputs of :meth:`head`, [features, inputs]: (M, B, in) -> (M, B, hidden[-1] + in)."""
         return inputs if self.output is None else torch.cat((self.features(inputs), inputs), dim=-1)
 
 
@@ -86,9 +86,9 @@ class MemberMLP(nn.Module):
     members : int
         M.
     widths : sequence of int
-        Of the inputs, the hidden layers and the outputs.
+        Widths of inputs, hidden layers and outputs.
     activation : callable
-        Between layers.
+        Activation between layers.
     """
 
     def __init__(self, members: int, widths: Sequence[int], activation: Callable[[Tensor], Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Rewards and ends of trajectories as learned from a table: one small network each for the whole population."""
+"""Learned rewards and terminations of a table: one small network each for the whole population."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _WIDTH = 64
 
 
 class Outcomes(NamedTuple):
-    """What a table tells of T transitions.
+    """Rewards and terminations of T transitions.
 
     Attributes
     ----------
-    state, following : Tensor, shape (T, D)
+    state, next_state : Tensor, shape (T, D)
     action : Tensor, shape (T,) int64 or (T, A)
     reward : Tensor, shape (T,), or None
     terminated : Tensor, shape (T,), bool
-        Whether the trajectory ended in `following`.
+        Whether the trajectory terminated in `next_state`.
     """
 
     state: Tensor
     action: Tensor
-    following: Tensor
+    next_state: Tensor
     reward: Tensor | None
     terminated: Tensor
 
@@ -53,7 +53,7 @@ class _Net(nn.Module):
         )
 
     def standardize(self, inputs: Tensor) -> None:
-        """Take means and standard deviations of (T, in); constant inputs get a scale of one."""
+        """Set means and standard deviations from (T, in); constant inputs get a scale of one."""
         std = inputs.std(0, correction=0)
         self.mean.copy_(inputs.mean(0))
         self.std.copy_(torch.where(std > 0, std, 1.0))
@@ -65,14 +65,14 @@ class _Net(nn.Module):
 
 
 class OutcomeModel(nn.Module):
-    """Predicts rewards from (s, a, s'), and ends from s'.
+    """Predicts rewards from (s, a, s'), and terminations from s'.
 
     Parameters
     ----------
     state_dim, action_dim : int
     num_actions : int or None
     rewarded, ending : bool
-        Whether the table has rewards, and trajectories that end.
+        Whether the table has rewards, and trajectories that terminate.
     """
 
     reward_mean: Tensor
@@ -89,43 +89,43 @@ class OutcomeModel(nn.Module):
 
     @property
     def rewarded(self) -> bool:
-        """Whether rewards are known."""
+        """Return whether rewards are known."""
         return self.reward_net is not None
 
-    def inputs(self, states: Tensor, actions: Tensor, following: Tensor) -> Tensor:
-        """What rewards are predicted from: states, actions (one-hot where discrete) and changes of state."""
+    def inputs(self, states: Tensor, actions: Tensor, next_state: Tensor) -> Tensor:
+        """Build the inputs of the reward network: states, actions (one-hot if discrete) and changes of state."""
         encoded = actions if self.num_actions is None else F.one_hot(actions, self.num_actions).to(states.dtype)
-        return torch.cat((states, encoded, following - states), dim=-1)
+        return torch.cat((states, encoded, next_state - states), dim=-1)
 
     def set_statistics(self, outcomes: Outcomes) -> None:
-        """Take normalization constants from a training set."""
+        """Set normalization constants from a training set."""
         if self.reward_net is not None and outcomes.reward is not None:
-            self.reward_net.standardize(self.inputs(outcomes.state, outcomes.action, outcomes.following))
+            self.reward_net.standardize(self.inputs(outcomes.state, outcomes.action, outcomes.next_state))
             std = outcomes.reward.std(correction=0)
             self.reward_mean.copy_(outcomes.reward.mean())
             self.reward_std.copy_(torch.where(std > 0, std, 1.0))
         if self.end_net is not None:
-            self.end_net.standardize(outcomes.following)
+            self.end_net.standardize(outcomes.next_state)
 
     def loss(self, outcomes: Outcomes) -> Tensor:
-        """Squared error of standardized rewards plus the log loss of ends."""
+        """Compute the squared error of standardized rewards plus the log loss of terminations."""
         total = outcomes.state.new_zeros(())
         if self.reward_net is not None and outcomes.reward is not None:
-            predicted = self.reward_net(self.inputs(outcomes.state, outcomes.action, outcomes.following))
+            predicted = self.reward_net(self.inputs(outcomes.state, outcomes.action, outcomes.next_state))
             total = total + (predicted - (outcomes.reward - self.reward_mean) / self.reward_std).square().mean()
         if self.end_net is not None:
-            logit = self.end_net(outcomes.following)
+            logit = self.end_net(outcomes.next_state)
             total = total + F.binary_cross_entropy_with_logits(logit, outcomes.terminated.to(logit.dtype))
         return total
 
-    def reward(self, states: Tensor, actions: Tensor, following: Tensor) -> Tensor:
-        """Rewards in raw units: states (..., D), actions (...)|(..., A), next states (..., D) -> (...)."""
+    def reward(self, states: Tensor, actions: Tensor, next_state: Tensor) -> Tensor:
+        """Predict rewards in raw units: states (..., D), actions (...)|(..., A), next states (..., D) -> (...)."""
         assert self.reward_net is not None
-        rewards: Tensor = self.reward_net(self.inputs(states, actions, following)) * self.reward_std + self.reward_mean
+        rewards: Tensor = self.reward_net(self.inputs(states, actions, next_state)) * self.reward_std + self.reward_mean
         return rewards
 
     def terminated(self, states: Tensor) -> Tensor:
-        """Whether a trajectory more likely than not ends in a state: (..., D) -> (...) bool."""
+        """Predict whether a trajectory terminates in a state: (..., D) -> (...) bool."""
         if self.end_net is None:
             return torch.zeros(states.shape[:-1], dtype=torch.bool, device=states.device)
         ends: Tensor = self.end_net(states) > 0
@@ -133,14 +133,14 @@ class OutcomeModel(nn.Module):
 
 
 def save_outcomes(model: OutcomeModel, path: Path) -> Path:
-    """Write a model's weights (.safetensors), whole or not at all."""
+    """Write a model's weights (.safetensors) atomically."""
     with atomic_write(path) as temporary:
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, temporary)
     return path
 
 
 def load_outcomes(path: Path, schema: Schema) -> OutcomeModel:
-    """Read what :func:`save_outcomes` wrote, of a table with this schema.
+    """Read a model that :func:`save_outcomes` wrote for a table with this schema.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A fitted population of simulators as users hold it: agents by their ids, arrays in and out, saved without pickle."""
+"""Fitted population with agents by id and NumPy arrays in and out; saved without pickle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from persim_lightning.support.files import atomic_write, write_json
 from persim_lightning.types import Schema
 
 FORMAT = 4
-# Without the prior of agent factors, which adaptation then takes from the agents.
+# Format without the prior of agent factors, which is then estimated from the agents.
 _WITHOUT_PRIOR = 3
 
 
@@ -33,7 +33,7 @@ class FittedPopulation:
     simulator : Simulator
     schema : Schema
     agent_ids : sequence of int or str
-        Position = agent index.
+        The position of an id is the agent index.
     """
 
     def __init__(self, simulator: Simulator, schema: Schema, agent_ids: Sequence[int | str]) -> None:
@@ -42,7 +42,7 @@ class FittedPopulation:
         self._index = {label: index for index, label in enumerate(self.agent_ids)}
 
     def index(self, agents: Sequence[int | str]) -> Tensor:
-        """Agent indices of ids, shape (B,).
+        """Return the agent indices of ids, shape (B,).
 
         Raises
         ------
@@ -52,15 +52,15 @@ class FittedPopulation:
         unknown = [label for label in agents if label not in self._index]
         if unknown:
             known = ", ".join(map(str, self.agent_ids[:5]))
-            raise PersimError(f"unknown agent {unknown[0]!r}: the simulator knows {len(self.agent_ids)} ({known}, …)")
+            raise PersimError(f"unknown agent {unknown[0]!r}: the simulator has {len(self.agent_ids)} ({known}, …)")
         return torch.tensor([self._index[label] for label in agents])
 
     def personalize(self, *agents: int | str) -> AgentSimulator:
-        """The simulators of some agents, given by their ids, contracted for speed."""
+        """Contract the simulators of some agents, given by their ids."""
         return personalize(self.simulator, *self.index(agents).tolist())
 
     def rollout(self, agent: int | str, state: np.ndarray | Tensor, actions: np.ndarray | Tensor) -> np.ndarray:
-        """What the agent would do: the open-loop trajectory of every ensemble member.
+        """Predict the agent's open-loop trajectory with every ensemble member.
 
         Parameters
         ----------
@@ -73,8 +73,7 @@ class FittedPopulation:
         Returns
         -------
         ndarray, shape (M, H+1, D)
-            Starts with the initial state. The prediction is the mean over members; their spread is a first measure of
-            uncertainty.
+            Starts with the initial state. The prediction is the mean over members.
         """
         states = torch.as_tensor(state, dtype=torch.float32)
         kind = torch.int64 if self.simulator.config.is_discrete else torch.float32
@@ -83,17 +82,17 @@ class FittedPopulation:
         if states.shape != shape:
             raise PersimError(f"state has shape {tuple(states.shape)}, but must have {shape}: {self.schema.state}")
         if plan.shape[1:] != (() if self.simulator.config.is_discrete else (self.schema.action_dim,)):
-            wanted = "(H,)" if self.simulator.config.is_discrete else f"(H, {self.schema.action_dim})"
-            raise PersimError(f"actions have shape {tuple(plan.shape)}, but must have {wanted}: {self.schema.action}")
+            expected = "(H,)" if self.simulator.config.is_discrete else f"(H, {self.schema.action_dim})"
+            raise PersimError(f"actions have shape {tuple(plan.shape)}, but must have {expected}: {self.schema.action}")
         known = self.simulator.config.num_actions
         if known is not None:
             given = torch.as_tensor(actions)
             if bool(((given != plan) | (plan < 0) | (plan >= known)).any()):
-                raise PersimError(f"unknown action: the known ones are the integers 0 … {known - 1}")
+                raise PersimError(f"unknown action: actions are the integers 0 … {known - 1}")
         return self.simulator.rollout(self.index([agent]), states[None], plan[None])[:, 0].numpy()
 
     def save(self, folder: str | Path) -> tuple[Path, Path]:
-        """Write `simulator.safetensors` and `simulator.json` into `folder`, each whole or not at all."""
+        """Write `simulator.safetensors` and `simulator.json` into `folder` atomically."""
         weights, description = Path(folder) / WEIGHTS, Path(folder) / DESCRIPTION
         state = {name: value.detach().cpu().contiguous() for name, value in self.simulator.state_dict().items()}
         with atomic_write(weights) as temporary:
@@ -111,12 +110,12 @@ class FittedPopulation:
 
     @classmethod
     def load(cls, folder: str | Path) -> FittedPopulation:
-        """Read what :meth:`save` wrote; needs neither the configuration nor the data, and executes nothing.
+        """Read a saved population; needs neither configuration nor data, and executes no code.
 
         Raises
         ------
         SimulatorFileError
-            If a file is missing, damaged, of an unknown format, or the two do not belong together.
+            If a file is missing, damaged or of an unknown format, or the two files do not match.
         """
         weights, description = Path(folder) / WEIGHTS, Path(folder) / DESCRIPTION
         for path in (weights, description):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def rollout(step: Callable[[Tensor, Tensor], Tensor], members: int, states: Tensor, actions: Tensor) -> Tensor:
-    """Apply `step` along sequences of actions; members never exchange states.
+    """Apply `step` along sequences of actions, separately for each member.
 
     Parameters
     ----------

@@ -14,12 +14,12 @@ _NAMES = ("state_mean", "state_std", "delta_rms", "action_mean", "action_std")
 
 
 def standardized(values: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Values (..., X) less their mean (X,), in units of their standard deviation (X,)."""
+    """Standardize values (..., X) by means (X,) and standard deviations (X,)."""
     return (values - mean) / std
 
 
 def standardized_states(states: Tensor, mean: Tensor, std: Tensor, angles: list[int]) -> Tensor:
-    """Standardized states with the sines and cosines of unbounded angles, (..., D) -> (..., D + 2·angles)."""
+    """Standardize states, and append sines and cosines of unbounded angles: (..., D) -> (..., D + 2·angles)."""
     scaled = standardized(states, mean, std)
     if not angles:
         return scaled
@@ -37,7 +37,7 @@ class Scales(nn.Module):
     num_actions : int or None
         Number of discrete actions, which are encoded one-hot; None for continuous ones, which are standardized.
     angles : sequence of int
-        State coordinates that are unbounded angles (rad); their sines and cosines join the states.
+        State coordinates that are unbounded angles (rad); their sines and cosines are appended.
     """
 
     state_mean: Tensor
@@ -57,20 +57,20 @@ class Scales(nn.Module):
             self.register_buffer(name, constant)
 
     def set(self, statistics: Statistics) -> None:
-        """Take the constants of a training set."""
+        """Set the constants from a training set."""
         for name in _NAMES:
             getattr(self, name).copy_(getattr(statistics, name))
 
     def states(self, states: Tensor) -> Tensor:
-        """States (..., D) -> (..., D + 2·angles)."""
+        """Standardize states (..., D) -> (..., D + 2·angles)."""
         return standardized_states(states, self.state_mean, self.state_std, self.angles)
 
     def actions(self, actions: Tensor) -> Tensor:
-        """Codes (...) or amounts (..., A) -> (..., actions_size)."""
+        """Encode discrete (...) or standardize continuous (..., A) actions -> (..., actions_size)."""
         if self.num_actions is not None:
             return F.one_hot(actions, self.num_actions).to(self.delta_rms.dtype)
         return standardized(actions, self.action_mean, self.action_std)
 
     def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Both, side by side."""
+        """Concatenate scaled states and actions."""
         return torch.cat((self.states(states), self.actions(actions)), dim=-1)

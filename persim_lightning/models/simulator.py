@@ -47,9 +47,9 @@ class Simulator(nn.Module):
         )
         self.factorization = build_factorization(config.factorization, members, ranks)
         self.register_buffer("delta_rms", torch.ones(state_dim))
-        # Noise variance of each member and coordinate, normalized units; NaN until it is known.
+        # Noise variance of each member and coordinate, normalized units; NaN before it is estimated.
         self.register_buffer("noise", torch.full((members, state_dim), torch.nan))
-        # The Gaussian prior of agent factors under which the agents were fitted; NaN where it is not known.
+        # Gaussian prior of agent factors from the fit; NaN if unknown.
         covariance = torch.full((members, ranks.agent, ranks.agent), torch.nan, dtype=torch.float64)
         self.register_buffer("prior_mean", covariance[..., 0].clone())
         self.register_buffer("prior_covariance", covariance)
@@ -57,24 +57,23 @@ class Simulator(nn.Module):
 
     @property
     def members(self) -> int:
-        """M."""
+        """Number of ensemble members M."""
         return self.config.members
 
     @property
     def num_agents(self) -> int:
-        """N."""
+        """Number of agents N."""
         return self.config.num_agents
 
     @property
     def state_dim(self) -> int:
-        """D."""
+        """Number of state coordinates D."""
         return self.config.state_dim
 
     def set_statistics(self, statistics: Statistics) -> None:
-        """Take normalization constants from the training set.
+        """Set normalization constants from the training set.
 
-        Targets are divided by their root mean square and not centered: only a scale keeps the raw prediction a sum of
-        products.
+        Targets are divided by their root mean square but not centered, so that raw predictions remain sums of products.
         """
         self.state_encoder.state_mean.copy_(statistics.state_mean)
         self.state_encoder.state_std.copy_(statistics.state_std)
@@ -85,7 +84,7 @@ class Simulator(nn.Module):
             self.action_encoder.action_std.copy_(statistics.action_std)
 
     def normalized_delta(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Δs in units of the training set's root mean square.
+        """Predict Δs in units of the training set's root mean square.
 
         Parameters
         ----------
@@ -100,27 +99,27 @@ class Simulator(nn.Module):
         return self._normalized_delta(self.agent_encoder(agents), states, actions)
 
     def _normalized_delta(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """As :meth:`normalized_delta`, from agent factors (M, B, R)."""
+        """Predict as :meth:`normalized_delta` does, from agent factors (M, B, R)."""
         output: Tensor = self.factorization(factors, self.state_encoder(states), self.action_encoder(actions))
         return output
 
     def forward(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Δs in raw units; shapes as for :meth:`normalized_delta`."""
+        """Predict Δs in raw units; shapes as for :meth:`normalized_delta`."""
         return self.normalized_delta(agents, states, actions) * self.delta_rms
 
     def step(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
+        """Predict the next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
         return self._step(self.agent_encoder(agents.expand(self.members, -1)), states, actions)
 
     def _step(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """As :meth:`step`, from agent factors (M, B, R)."""
+        """Predict as :meth:`step` does, from agent factors (M, B, R)."""
         shared = actions.expand(self.members, *actions.shape)
         delta = self._normalized_delta(factors, states, shared) * self.delta_rms
-        following: Tensor = self.walls(states + delta)
-        return following
+        next_state: Tensor = self.walls(states + delta)
+        return next_state
 
     def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Open-loop rollouts, each member along a trajectory of its own.
+        """Roll out every member separately in open loop.
 
         Parameters
         ----------
@@ -138,12 +137,12 @@ class Simulator(nn.Module):
 
     @torch.no_grad()
     def rollout_factors(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Open-loop rollouts of agents that are given by their factors (M, B, R); otherwise as :meth:`rollout`."""
+        """Roll out agents given by their factors (M, B, R); otherwise as :meth:`rollout`."""
         return rollout(lambda s, a: self._step(factors, s, a), self.members, states, actions)
 
     @torch.no_grad()
     def as_tensor(self, agents: Tensor, states: Tensor, actions: Tensor) -> CPTensor | TuckerTensor:
-        """The encoders evaluated on a grid, as the factor matrices of the dynamics tensor that they define.
+        """Evaluate the encoders on a grid, which gives the factor matrices of the dynamics tensor.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Keeps predicted states behind walls that the data have touched."""
+"""Stops predicted states at walls that occur in the data."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from persim_lightning.types import WallContacts
 
 
 class Walls(nn.Module):
-    """Stops states at walls: the coordinate is clamped, and what the wall resets takes its value on contact.
+    """Stops states at walls: clamps the coordinate, and sets other coordinates to their values on contact.
 
-    A wall breaks low rank (PerSim, Proposition 1, holds for MountainCar without walls) and smoothness, so the network
-    learns free motion only and the contact is applied to its prediction.
+    Walls break low rank (PerSim, Proposition 1, holds for MountainCar without walls) and smoothness, so the network
+    learns free motion, and contacts are applied to its predictions.
 
     Parameters
     ----------
     state_dim : int
     enabled : bool
-        Without it the module does nothing.
+        If False, the module does nothing.
     """
 
     low: Tensor
@@ -35,13 +35,13 @@ class Walls(nn.Module):
         self.register_buffer("high_contact", torch.full((state_dim, state_dim), torch.nan))
 
     def set(self, contacts: WallContacts) -> None:
-        """Take the walls of a training set."""
+        """Set the walls of a training set."""
         for name, value in contacts._asdict().items():
             getattr(self, name).copy_(value)
 
     @property
     def contacts(self) -> WallContacts | None:
-        """The walls; None where they are not enabled."""
+        """Return the walls; None if not enabled."""
         if not self.enabled:
             return None
         return WallContacts(self.low, self.high, self.low_contact, self.high_contact)
@@ -53,11 +53,11 @@ class Walls(nn.Module):
         return self.stop(states)
 
     def stop(self, states: Tensor) -> Tensor:
-        """As :meth:`forward` of enabled walls, without looking first whether any state lies beyond one."""
+        """Apply enabled walls as :meth:`forward` does, without its early exit."""
         stopped = states.clamp(self.low, self.high)
         below, above = states < self.low, states > self.high
         for hit, contact in ((below, self.low_contact), (above, self.high_contact)):
-            # A wall's effect on another coordinate goes before that one's own wall; of several, the first counts.
+            # Resets by another coordinate's wall take precedence over the coordinate's wall; the first applies.
             resets = (
                 hit.unsqueeze(-1) & ~contact.isnan() & ~torch.eye(len(contact), dtype=torch.bool, device=hit.device)
             )

@@ -1,4 +1,4 @@
-"""Behavior policies of the data sets: what they were trained on, and those that ship with the package."""
+"""Behavior policies of the data sets, including those that ship with the package."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _SHIPPED = Path(__file__).parent / "trained"
 
 @dataclass(frozen=True)
 class PolicyInfo:
-    """Where a policy comes from and how good it is.
+    """Training and evaluation of a policy.
 
     Attributes
     ----------
     environment : str
     covariates : dict of str to float
-        The agent that it was trained on.
+        Agent that it was trained on.
     algorithm : str
     settings : dict
-        The algorithm's hyperparameters.
+        Hyperparameters.
     level : float
-        Mean return at which training was stopped.
+        Mean return at which training stopped.
     seed, environment_steps : int
-        Seed of the training, and steps until these weights.
+        Seed of training, and number of steps until these weights.
     episodes, evaluation_seed : int
-        How the returns were measured: episodes on the agent trained on, without exploration.
+        Number and seed of the evaluation episodes, on the training agent and without exploration.
     mean_return, std_return : float
     versions : dict of str to str
-        Of the libraries that trained it.
+        Versions of the libraries that trained it.
     """
 
     environment: str
@@ -56,20 +56,20 @@ class PolicyInfo:
 
 
 def greedy_policy(weights: dict[str, Tensor], discrete: bool) -> LearnedPolicy:
-    """What a trained network does without exploration.
+    """Build the policy of a trained network without exploration.
 
     Parameters
     ----------
     weights : dict of str to Tensor
         `0.weight`, `0.bias`, `2.weight`, … of its linear layers, with ReLU between them.
     discrete : bool
-        Whether the outputs are values of discrete actions, of which the highest is taken; otherwise their tanh is the
-        action.
+        True if the outputs are values of discrete actions, of which the highest is chosen; otherwise the action is the
+        tanh of the outputs.
 
     Raises
     ------
     ValueError
-        If the layers do not match each other.
+        If the sizes of the layers do not match.
     """
     indices = sorted({int(name.split(".")[0]) for name in weights})
     net = Net(tuple(Layer(weights[f"{index}.weight"], weights[f"{index}.bias"]) for index in indices))
@@ -79,25 +79,25 @@ def greedy_policy(weights: dict[str, Tensor], discrete: bool) -> LearnedPolicy:
 
 
 def policy_name(environment: str, agent: int | str) -> str:
-    """Name of the policy trained on a policy-training agent (its position), or on the default agent (`test`)."""
+    """Return the name of the policy trained on a policy-training agent (its index) or the default agent (`test`)."""
     return f"{environment}_{agent}"
 
 
 def save_policy(folder: Path, name: str, policy: LearnedPolicy, info: PolicyInfo) -> Path:
-    """Write a policy and its description into the folder `<folder>/<name>`, which is returned."""
+    """Write a policy and its description into the folder `<folder>/<name>`, and return it."""
     replace(policy, facts=asdict(info)).save(folder / name)
     return folder / name
 
 
 def load_policy(name: str, folder: Path | None = None) -> tuple[LearnedPolicy, PolicyInfo]:
-    """Read what :func:`save_policy` wrote.
+    """Read a policy that :func:`save_policy` wrote.
 
     Parameters
     ----------
     name : str
-        As :func:`policy_name` makes it.
+        Result of :func:`policy_name`.
     folder : Path, optional
-        The policies that ship with the package, where not given.
+        The shipped policies by default.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Trained policies as plain tensors, and the files that hold them.
 
-They act without the library that trained them, and loading one executes nothing.
+They need no library of reinforcement learning, and loading one executes no code.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from persim_lightning.policies.networks import Layer, Net
 from persim_lightning.policies.rules import Rule
 from persim_lightning.support.files import atomic_write, write_json
 
-# Numbers that rules hold.
+# Numeric fields of rules.
 _NUMBERS: dict[str, type[float] | type[int]] = {"threshold": float, "flexibility": float, "samples": int}
 _WEIGHTS, _SETTINGS = "policy.safetensors", "policy.json"
 
 
 @dataclass(frozen=True)
 class LearnedPolicy:
-    """A rule, and the scale of its states.
+    """A rule on standardized states.
 
     Attributes
     ----------
     rule : Rule
     mean, std : Tensor, shape (D,), float32
-        Of recorded states.
+        Mean and standard deviation of recorded states.
     facts : dict
-        How it was learned, ready for JSON.
+        Settings of the training, ready for JSON.
     """
 
     rule: Rule
@@ -47,13 +47,13 @@ class LearnedPolicy:
 
     @torch.no_grad()
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
-        """States (B, D) -> actions, (B,) int64 or (B, A) float64 in [-1, 1]; noise comes from the generator alone."""
-        # Subtracted in the states' own precision: float32 loses the digits of a state far from zero.
+        """States (B, D) -> actions, (B,) int64 or (B, A) float64 in [-1, 1]; noise comes from the generator only."""
+        # Subtract before converting to float32, which loses digits of states far from zero.
         actions = self.rule(((states - self.mean) / self.std).float(), generator)
         return actions.double() if actions.is_floating_point() else actions
 
     def save(self, folder: Path) -> None:
-        """Write `policy.safetensors` and `policy.json`, each whole or not at all."""
+        """Write `policy.safetensors` and `policy.json` atomically."""
         weights, numbers = {"mean": self.mean, "std": self.std}, {}
         for name, value in vars(self.rule).items():
             if isinstance(value, Net):
@@ -67,7 +67,7 @@ class LearnedPolicy:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What the JSON of a saved policy says of how it was learned.
+    """Read the settings of training from the JSON of a saved policy.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     path = folder / _SETTINGS
     if not path.is_file():
-        raise SimulatorFileError(f"{path}: no such file, so there is no policy")
+        raise SimulatorFileError(f"{path}: no such file")
     try:
         return dict(json.loads(path.read_text())["facts"])
     except (ValueError, KeyError, TypeError) as error:
@@ -84,24 +84,24 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment) -> LearnedPolicy:
-    """Read what :meth:`LearnedPolicy.save` wrote.
+    """Read a policy that :meth:`LearnedPolicy.save` wrote.
 
     Parameters
     ----------
     folder : Path
     rule : type
-        The rule that the policy must have.
+        Required type of the policy's rule.
     environment : Environment
-        That the policy must fit.
+        Environment whose states and actions the policy must match.
 
     Raises
     ------
     SimulatorFileError
-        If the files are missing, damaged, or hold another policy.
+        If the files are missing or damaged, or hold another kind of policy.
     """
     for path in (folder / _WEIGHTS, folder / _SETTINGS):
         if not path.is_file():
-            raise SimulatorFileError(f"{path}: no such file, so there is no policy")
+            raise SimulatorFileError(f"{path}: no such file")
     try:
         weights = load((folder / _WEIGHTS).read_bytes())
         settings = json.loads((folder / _SETTINGS).read_text())

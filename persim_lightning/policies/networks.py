@@ -1,4 +1,4 @@
-"""Multilayer perceptrons as plain tensors: nothing is drawn from a generator, and nothing is unpickled."""
+"""Multilayer perceptrons as plain tensors, without random initialization and without pickle."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Net:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Numbers of inputs and outputs.
+        """Return the numbers of inputs and outputs.
 
         Raises
         ------
         ValueError
-            If the layers do not fit together.
+            If the sizes of the layers do not match.
         """
         for before, after in itertools.pairwise(self.layers):
             if after.weight.shape[1] != len(before.bias):
@@ -52,5 +52,5 @@ class Net:
 
 
 def copy_layers(layers: Sequence[nn.Linear]) -> Net:
-    """Linear layers of a library's network, taken out of it."""
+    """Copy the linear layers of a library's network."""
     return Net(tuple(Layer(layer.weight.detach().clone(), layer.bias.detach().clone()) for layer in layers))

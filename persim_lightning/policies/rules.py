@@ -1,4 +1,4 @@
-"""How networks choose actions: one rule a kind of policy."""
+"""Rules by which networks choose actions, one for each kind of policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from persim_lightning.policies.networks import Net
 
 
 class Rule(Protocol):
-    """How networks choose actions. Fields are networks and numbers, and nothing else is stored."""
+    """Chooses actions; its fields are networks and numbers, which are all that is stored."""
 
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
         """Standardized states (B, D) -> actions, (B,) int64 or (B, A)."""
@@ -21,13 +21,13 @@ class Rule(Protocol):
 
     @staticmethod
     def sizes(state_dim: int, actions: int) -> dict[str, tuple[int, int]]:
-        """Inputs and outputs of every network; `actions` counts discrete actions, or coordinates of continuous ones."""
+        """Return inputs and outputs of every network; `actions` counts discrete actions or action coordinates."""
         ...
 
 
 @dataclass(frozen=True)
 class HighestValue:
-    """The discrete action of the highest value (CQL)."""
+    """Chooses the discrete action with the highest value (CQL)."""
 
     value: Net
 
@@ -41,14 +41,14 @@ class HighestValue:
 
 @dataclass(frozen=True)
 class HighestLikelyValue:
-    """The discrete action of the highest value among those that the data support (BCQ).
+    """Chooses the discrete action with the highest value among those that the data support (BCQ).
 
     Attributes
     ----------
     value, behavior : Net
         Values and logits of the actions.
     threshold : float
-        An action is supported if it is more than this many times as likely as the likeliest.
+        Minimum probability of a supported action, as a share of the most likely action's.
     """
 
     value: Net
@@ -57,7 +57,7 @@ class HighestLikelyValue:
 
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
         logits = self.behavior(states)
-        # The likeliest action is allowed whatever the threshold, so that a row always has one.
+        # The most likely action is always supported.
         ratio = logits - logits.amax(-1, keepdim=True)
         allowed = (ratio > math.log(self.threshold)) | (ratio == 0)
         return self.value(states).masked_fill(~allowed, -torch.inf).argmax(-1)
@@ -69,7 +69,7 @@ class HighestLikelyValue:
 
 @dataclass(frozen=True)
 class SquashedMean:
-    """The hyperbolic tangent of a network's output (CQL)."""
+    """Returns the hyperbolic tangent of a network's output (CQL)."""
 
     actor: Net
 
@@ -83,7 +83,7 @@ class SquashedMean:
 
 @dataclass(frozen=True)
 class HighestLogit:
-    """The likeliest discrete action of a network with tanh between its layers (MOReL)."""
+    """Chooses the most likely discrete action, by a network with tanh between its layers (MOReL)."""
 
     actor: Net
 
@@ -97,7 +97,7 @@ class HighestLogit:
 
 @dataclass(frozen=True)
 class ClippedMean:
-    """The mean action of a Gaussian, clipped to [-1, 1]; a network with tanh between its layers (MOReL)."""
+    """Returns the mean action of a Gaussian, clipped to [-1, 1], by a network with tanh layers (MOReL)."""
 
     actor: Net
 
@@ -111,14 +111,14 @@ class ClippedMean:
 
 @dataclass(frozen=True)
 class BestOfSamples:
-    """Samples actions as the data's agents might have chosen them, perturbs them, takes the best (BCQ).
+    """Samples actions from a model of the data, perturbs them, and chooses the best (BCQ).
 
     Attributes
     ----------
     decoder : Net
-        Of the variational autoencoder: (s, z) -> a, with twice as many latents z as actions have coordinates.
+        Decoder of the variational autoencoder: (s, z) -> a, with twice as many latents as action coordinates.
     perturbation : Net
-        (s, a) -> the change of a, before tanh.
+        (s, a) -> change of a before tanh.
     value : Net
         (s, a) -> value.
     flexibility : float
@@ -135,7 +135,7 @@ class BestOfSamples:
     def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
         repeated = states.repeat_interleave(self.samples, 0)
         latents = 2 * self.decoder.size[1]
-        # Latents are clipped as in training; one draw for a batch, so that a policy is a function of the generator.
+        # Clip latents as in training, and draw once per batch, so that actions depend on the generator only.
         noise = torch.randn(len(repeated), latents, generator=generator).clamp(-0.5, 0.5)
         actions = self.decoder(torch.cat((repeated, noise), -1))
         change = self.flexibility * self.perturbation(torch.cat((repeated, actions), -1)).tanh()

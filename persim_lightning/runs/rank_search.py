@@ -31,6 +31,8 @@ TAIL = 0.2
 # Short fits take this share of the epochs, but at least this many optimizer steps; number of their members.
 _EPOCHS_SHARE, _STEPS, MEMBERS = 1 / 6, 1500, 2
 GENEROUS = 16
+# Largest number of steps of rollouts into the tails.
+_HORIZON = 50
 # Doubling the rank must lower the error to this share, since short fits favor larger models, which train faster.
 _DOUBLING = 0.6
 
@@ -142,15 +144,13 @@ def _short_fit(
 
 
 @torch.no_grad()
-def rollout_error(model: PerSimModule, data: TrajectoryDataModule, horizon: int = 50) -> float:
+def rollout_error(model: PerSimModule, data: TrajectoryDataModule) -> float:
     """Compute the error of rollouts over the held-out tails.
 
     Parameters
     ----------
     model : PerSimModule
     data : TrajectoryDataModule
-    horizon : int
-        At most so many steps into each tail.
 
     Returns
     -------
@@ -159,12 +159,12 @@ def rollout_error(model: PerSimModule, data: TrajectoryDataModule, horizon: int 
         coordinate's standard deviation; infinite if a rollout diverged. Trajectories without a tail do not count.
     """
     trajectories, simulator = data.trajectories, copy.deepcopy(model.simulator).cpu()
-    windows = EpisodeWindows.cut(trajectories, trajectories.tail_starts(TAIL), horizon)
+    windows = EpisodeWindows.cut(trajectories, trajectories.tail_starts(TAIL), _HORIZON)
     windows = windows.select((windows.steps > 0).nonzero()[:, 0])
     logs = []
     for part in torch.arange(len(windows.steps)).split(4096):
         own = windows.select(part)
-        valid = (torch.arange(horizon) < own.steps[:, None])[..., None]
+        valid = (torch.arange(_HORIZON) < own.steps[:, None])[..., None]
         difference = (predict(simulator, own.agent, own) - own.target) / simulator.state_encoder.state_std
         square = torch.where(valid, difference, 0.0).double().square().sum((1, 2)) / (own.steps * own.target.shape[-1])
         logs.append(square.clamp(min=1e-30).log() / 2)

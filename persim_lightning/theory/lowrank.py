@@ -19,6 +19,7 @@ from tensorly.tenalg import multi_mode_dot
 
 # Regularizes the normal equations of a tensor of norm one, in case factors become parallel.
 _RIDGE = 1e-13
+_TUCKER_ITERATIONS = 50
 # Iterations stop when the error changes by less than this. Fits start with the coarse tolerance; those with an error
 # below _PROMISING may become exact and continue with the fine one.
 _COARSE, _FINE, _PROMISING = 1e-7, 1e-12, 1e-2
@@ -105,7 +106,7 @@ def compress(tensor: np.ndarray, limit: int) -> Compressed:
     return Compressed(spectra, bases, core, norm, lost)
 
 
-def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 1000, seed: int = 0) -> RankFit:
+def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 1000) -> RankFit:
     """Compute a CP decomposition by alternating least squares, the best of several initializations.
 
     Parameters
@@ -116,14 +117,13 @@ def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 
         Number of initializations: the first from singular vectors, the others random.
     iterations : int
         Iteration limit of each.
-    seed : int
     """
     candidates: list[CPTensor] = []
     errors, converged = [], 0
     for index in range(inits):
         start = "random" if index else "svd"
         try:
-            cp, history = _descend(compressed.core, rank, start, iterations, _COARSE, seed + index)
+            cp, history = _descend(compressed.core, rank, start, iterations, _COARSE, index)
         except np.linalg.LinAlgError:
             # Factors became parallel despite the ridge, for example with a single agent.
             continue
@@ -134,7 +134,7 @@ def cp_fit(compressed: Compressed, rank: int, inits: int = 3, iterations: int = 
         return RankFit(rank, math.inf, [math.inf] * inits, 0, math.nan, None)
     best = int(np.argmin(errors))
     if errors[best] < _PROMISING:
-        refined, _ = _descend(compressed.core, rank, candidates[best], iterations, _FINE, seed)
+        refined, _ = _descend(compressed.core, rank, candidates[best], iterations, _FINE, 0)
         if _relative_error(compressed, refined) < _NEARLY_EXACT:
             refined = parafac(compressed.core, rank, init=refined, n_iter_max=iterations, tol=0, l2_reg=_RIDGE)
         error = _relative_error(compressed, refined)
@@ -183,8 +183,8 @@ def _core_consistency(tensor: np.ndarray, weights: np.ndarray, factors: Sequence
     return float(100 * (1 - np.square(core - ideal).sum() / rank))
 
 
-def tucker_error(compressed: Compressed, ranks: Sequence[int], iterations: int = 50) -> float:
+def tucker_error(compressed: Compressed, ranks: Sequence[int]) -> float:
     """Return the relative error of a Tucker decomposition with these ranks (at most the core's shape)."""
     limited = [min(rank, size) for rank, size in zip(ranks, compressed.core.shape, strict=True)]
-    decomposed = tucker(compressed.core, rank=limited, n_iter_max=iterations, tol=1e-9)
+    decomposed = tucker(compressed.core, rank=limited, n_iter_max=_TUCKER_ITERATIONS, tol=1e-9)
     return compressed.relative_error(float(np.linalg.norm(compressed.core - tl.tucker_to_tensor(decomposed))))

@@ -40,7 +40,7 @@ class Recovery(NamedTuple):
     predicted: np.ndarray
 
 
-def recover_covariates(factors: np.ndarray, covariates: np.ndarray, seed: int = 0) -> Recovery:
+def recover_covariates(factors: np.ndarray, covariates: np.ndarray) -> Recovery:
     """Regress covariates on agent factors, separately for every member, because each has a different basis.
 
     Uses ridge regression on standardized factors (quadratic: and their products), with 10 folds over agents. The
@@ -50,11 +50,10 @@ def recover_covariates(factors: np.ndarray, covariates: np.ndarray, seed: int = 
     ----------
     factors : ndarray, shape (M, N, R)
     covariates : ndarray, shape (N, C)
-    seed : int
         Seed of the folds.
     """
     constant = (covariates == covariates[0]).all(0)
-    folds = KFold(min(_FOLDS, len(covariates)), shuffle=True, random_state=seed)
+    folds = KFold(min(_FOLDS, len(covariates)), shuffle=True, random_state=0)
     scores: dict[int, list[np.ndarray]] = {1: [], 2: []}
     held_out = []
     for degree, values in scores.items():

@@ -1,7 +1,7 @@
-"""Trains the behavior policies of the data sets by stable-baselines3, as far as a wanted return (PerSim, section 5).
+"""Trains the behavior policies of the data sets by stable-baselines3 up to a target return (PerSim, section 5).
 
-DQN where actions are discrete, TD3 where they are continuous. stable-baselines3 is an optional dependency: it is needed
-to train policies, not to use them.
+Uses DQN for discrete and TD3 for continuous actions. stable-baselines3 is an optional dependency, needed to train
+policies but not to use them.
 """
 
 from __future__ import annotations
@@ -45,23 +45,23 @@ def train_behavior_policy(
 ) -> PolicyInfo:
     """Train on one agent until the greedy policy's mean return is about `level`, and save its weights.
 
-    Every evaluation that comes nearer to the level than those before writes the policy, so an interruption
-    loses little.
+    The policy is saved at every evaluation that is nearer to the level than all before, so that an interruption loses
+    little.
 
     Parameters
     ----------
     environment : Environment
     covariates : tuple of float
-        The agent's.
+        Covariates of the agent.
     algorithm : {'DQN', 'TD3'}
     settings : dict
         Keyword arguments of the algorithm's class in stable-baselines3. `action_noise` is the standard deviation of
         Gaussian exploration.
     level : float
-        Wanted mean return.
+        Target of the mean return.
     tolerance : float
-        Training stops at the first evaluation within this share of the level that a second one, over other episodes,
-        confirms. Returns can leap over the level; they come back to it sooner or later, as policies go on changing.
+        Training stops at the first evaluation within this share of the level that a second one over other episodes
+        confirms. If returns jump over the level, training continues until they come back.
     max_steps : int
         Environment steps after which training gives up.
     evaluate_every : int
@@ -70,19 +70,19 @@ def train_behavior_policy(
         Episodes of one evaluation during training.
     seed : int
     folder, name
-        Where :func:`persim_lightning.policies.behavior.save_policy` writes.
+        Destination, as in :func:`persim_lightning.policies.behavior.save_policy`.
 
     Returns
     -------
     PolicyInfo
-        With the return over 100 episodes.
+        Includes the return over 100 episodes.
 
     Raises
     ------
     ConfigurationError
-        If stable-baselines3 is not installed, the policy exists, or settings do not fit.
+        If stable-baselines3 is not installed, the policy exists, or a setting is invalid.
     PersimError
-        If the level is not reached; the nearest weights are written all the same.
+        If the level is not reached; the nearest weights are still written.
     """
     sb3 = _stable_baselines3()
     if (folder / name).exists():
@@ -100,7 +100,7 @@ def train_behavior_policy(
     try:
         model: Any = getattr(sb3, algorithm)("MlpPolicy", agent_env, seed=seed, **options)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"settings do not fit {algorithm} of stable-baselines3: {error}") from error
+        raise ConfigurationError(f"invalid settings of {algorithm} of stable-baselines3: {error}") from error
     agent = torch.tensor([covariates], dtype=torch.float64)
 
     def evaluate(weights: dict[str, Tensor], episodes: int, evaluation_seed: int) -> Tensor:
@@ -140,11 +140,11 @@ def train_behavior_policy(
             if steps % evaluate_every:
                 return True
             weights = _greedy_weights(model, discrete)
-            # Not the seed of the final evaluation: the choice of weights would flatter it.
+            # Another seed than the final evaluation's, which would be biased by the choice of weights.
             returns = evaluate(weights, evaluation_episodes, seed)
             mean = float(returns.mean())
             progress.update(task, completed=steps, description=f"{name}: return {mean:.0f}")
-            # The nearest of many evaluations is near by luck, too: other episodes must confirm it.
+            # Confirm on other episodes, since the nearest of many evaluations is partly luck.
             reached = is_near(mean) and is_near(float(evaluate(weights, evaluation_episodes, seed + 1).mean()))
             if reached or not best or abs(mean - level) < abs(best_return - level):
                 progress.console.print(f"{name}: step {steps}, return {mean:.0f} ± {float(returns.std()):.0f}")
@@ -174,6 +174,6 @@ def _stable_baselines3() -> ModuleType:
 
 
 def _greedy_weights(model: Any, discrete: bool) -> dict[str, Tensor]:
-    """The linear layers of what the trained policy does without exploration, copied."""
+    """Copy the linear layers of the policy without exploration."""
     network = model.policy.q_net.q_net if discrete else model.policy.actor.mu
     return {name: value.detach().clone() for name, value in network.state_dict().items()}

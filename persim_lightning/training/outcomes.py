@@ -1,4 +1,4 @@
-"""Trains the models of rewards and ends on a table."""
+"""Trains the models of rewards and terminations on a table."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _STEPS, _BATCH, _RATE = 2000, 512, 5e-3
 
 
 def outcomes_of(trajectories: Trajectories, rows: Tensor) -> Outcomes:
-    """What a table tells of the transitions that start in `rows`."""
+    """Collect rewards and terminations of the transitions that start in `rows`."""
     state = trajectories.state[rows]
     reward = None if trajectories.reward is None else trajectories.reward[rows]
     return Outcomes(state, trajectories.action[rows], trajectories.state[rows + 1], reward, trajectories.ends(rows))
 
 
 def fit_outcomes(trajectories: Trajectories, seed: int) -> OutcomeModel | None:
-    """Learn what the table tells of rewards and ends, from all transitions: ends stand in the tails.
+    """Learn rewards and terminations from all transitions, tails included, since terminations occur there.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def fit_outcomes(trajectories: Trajectories, seed: int) -> OutcomeModel | None:
     Returns
     -------
     OutcomeModel or None
-        None where the table has neither rewards nor ends.
+        None if the table has neither rewards nor terminations.
     """
     rows, _ = trajectories.split_rows(0.0)
     outcomes = outcomes_of(trajectories, rows)

@@ -36,35 +36,35 @@ def _plain(value: Any) -> Any:
 class PerSimModule(pl.LightningModule):
     """The PerSim ensemble as a LightningModule.
 
-    One Lightning batch is a *chunk*: K batches that K optimizer steps consume one after the other, because
-    Lightning's work around a step costs more than the mathematics of a small one.
+    One Lightning batch is a *chunk* of K batches for K optimizer steps, since Lightning's overhead per step exceeds the
+    cost of a small step.
 
     Parameters
     ----------
     num_agents, state_dim, action_dim, num_actions, walls
-        Sizes of the data, and whether it treats walls apart; the command line links them from the data.
+        Sizes of the data, and whether it has walls; the command line links them from the data.
     rank : int or 'auto'
         Rank R of the factorization (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
-        the command line finds a number by short fits before it builds the module.
+        `persim fit` chooses it by short fits before it builds the module.
     factorization : {'cp', 'tucker'}
     rank_agent, rank_state, rank_action : int, optional
-        Ranks per mode of a Tucker factorization; `rank` where not given.
+        Ranks per mode of a Tucker factorization; `rank` by default.
     members : int
         Ensemble members M.
     spare_members : int
-        Further members that are trained and then dropped, those with the highest training loss: now and then one gets
-        stuck, and spoils the ensemble's mean.
+        Additional members in training. Those with the highest training loss are dropped, since members occasionally
+        get stuck and would spoil the mean.
     hidden_width, hidden_layers : int
-        State encoder.
+        Size of the state encoder.
     action_hidden_width, action_hidden_layers : int
-        Encoder of continuous actions.
+        Size of the encoder of continuous actions.
     action_spread : float
-        Standard deviation of discrete actions' initial factors. Small ones let training find one direction of the
-        action space after the other: at a tight rank, members that start wide can stall at a poor factorization.
+        Standard deviation of discrete actions' initial factors. With small values,
+        training finds one direction of the action space after another; with large ones, it can stall at low ranks.
     angles : list of int, optional
         State coordinates that are unbounded angles.
     agent_factors : bool
-        False switches the agents' factors off, for comparison: one model of the whole population.
+        False fits one model of the whole population, without agent factors, for comparison.
     learning_rate : float
         Peak of the one-cycle schedule.
     gradient_clip_norm : float
@@ -97,9 +97,9 @@ class PerSimModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         if rank == "auto":
-            raise ConfigurationError("rank 'auto' is for tools/fit.py, which looks for a number; here give one")
+            raise ConfigurationError("rank 'auto' works with persim fit only: give a number")
         self.save_hyperparameters()
-        # jsonargparse's restricted numbers are classes of their own, which a weights-only checkpoint cannot hold.
+        # Convert jsonargparse's restricted numbers, which a weights-only checkpoint cannot hold.
         self.hparams.update({name: _plain(value) for name, value in self.hparams.items()})
         self.automatic_optimization = False
         self.members = members + spare_members
@@ -136,11 +136,11 @@ class PerSimModule(pl.LightningModule):
             self._schema = self.datamodule.schema
 
     def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> TransitionGather:
-        """What stands in a batch."""
+        """Return the function that builds batches from rows."""
         return TransitionGather(trajectories)
 
     def loss(self, batch: Transitions) -> Tensor:
-        """Mean squared error of normalized Δs for every member: batch (M, B, …) -> (M,)."""
+        """Compute the mean squared error of normalized Δs for every member: batch (M, B, …) -> (M,)."""
         predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
         return (predicted - batch.delta / self.simulator.delta_rms).square().mean((1, 2))
 
@@ -148,7 +148,7 @@ class PerSimModule(pl.LightningModule):
         train_on_chunk(self, chunk, self.loss, self.hparams["gradient_clip_norm"] * self.members)
 
     def validation_step(self, batch: Transitions, batch_idx: int) -> None:
-        """One-step loss on the tails of the trajectories; all ranks hold shares of one size or weigh by theirs."""
+        """Log the one-step loss on the tails of the trajectories, weighted by batch size over ranks."""
         loss = self.loss(batch).mean()
         self.log("val/loss", loss, on_epoch=True, batch_size=batch.agent.shape[1], sync_dist=True)
 
@@ -158,7 +158,7 @@ class PerSimModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def build_optimizer(self, steps: int) -> tuple[Adam, OneCycleLR]:
-        """Optimizer and one-cycle schedule for a training of so many steps."""
+        """Create the optimizer and its one-cycle schedule of `steps` steps."""
         return one_cycle_adam(self.parameters(), self.hparams["learning_rate"], steps)
 
     def finish(self) -> None:
@@ -187,22 +187,22 @@ class PerSimModule(pl.LightningModule):
 
     @staticmethod
     def _run_settings(datamodule: TrajectoryDataModule, max_epochs: int | None) -> dict[str, Any]:
-        """Everything besides hyperparameters that a resumed run must share with the interrupted one."""
+        """Return the settings, besides hyperparameters, that a resumed run must share with the interrupted one."""
         return {**datamodule.settings(), "max_epochs": max_epochs, "seed_everything": torch.initial_seed()}
 
     def check_checkpoint(
         self, checkpoint: dict[str, Any], datamodule: TrajectoryDataModule, max_epochs: int | None
     ) -> None:
-        """Refuse the checkpoint of another table or architecture, before any weight is touched.
+        """Refuse a checkpoint of another table or architecture before loading weights.
 
         Parameters
         ----------
         checkpoint : dict
-            As loaded from the file.
+            Content of the file.
         datamodule : TrajectoryDataModule
-            Data that training is to go on with.
+            Data of the resumed training.
         max_epochs : int
-            Where it is to end: the learning rate was scheduled for one end.
+            Last epoch, on which the learning-rate schedule depends.
 
         Raises
         ------
@@ -230,6 +230,6 @@ class PerSimModule(pl.LightningModule):
             raise ConfigurationError(f"the checkpoint was trained with other settings: {', '.join(differing)}")
 
     def personalized(self) -> FittedPopulation:
-        """The trained simulators, as users hold and save them."""
+        """Return the trained simulators."""
         datamodule = self.datamodule
         return FittedPopulation(self.simulator, datamodule.schema, datamodule.agent_ids)

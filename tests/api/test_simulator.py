@@ -65,7 +65,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(simulator):
     assert (narrow.half_width[1:, 0] < asked.half_width[1:, 0]).all()
     with pytest.raises(ConfigurationError, match=r"level 0\.99: intervals are calibrated from 0\.5 to 0\.95"):
         simulator.rollout("p29", [1.0, 7.0], acts, level=0.99)
-    with pytest.raises(ConfigurationError, match="ask for intervals by `level`"):
+    with pytest.raises(ConfigurationError, match="intervals need a level"):
         _ = simulator.rollout("p29", [1.0, 7.0], acts).interval
 
 
@@ -82,7 +82,7 @@ def test_counterfactuals_start_at_a_recorded_moment(simulator):
     np.testing.assert_allclose(asked.mean[:, 0], truth(5, table["level"][row], *other.values()), atol=0.03)
     with pytest.raises(ConfigurationError, match="agent p5: 0 recorded moment"):
         simulator.counterfactual("p5", datetime.date(2025, 1, 1))
-    with pytest.raises(ConfigurationError, match="nothing was done after time"):
+    with pytest.raises(ConfigurationError, match="no actions are recorded after time"):
         simulator.counterfactual("p5", datetime.date(2024, 4, 29))
 
 
@@ -157,7 +157,7 @@ def test_a_new_agent_from_covariates_and_from_both(simulator):
     )
     assert not np.allclose(both.rollout("y", [1.2, 7.0], asked).mean, told.rollout("y", [1.2, 7.0], asked).mean)
     for bad, message in (
-        ({"covariates": new}, "give known_covariates"),
+        ({"covariates": new}, "covariates need known_covariates"),
         ({}, "needs rows, covariates, or both"),
         ({"covariates": {**new, "age": [1, 2]}, "known_covariates": known}, "covariates are speed, age"),
         (
@@ -248,7 +248,7 @@ def test_what_is_wrong_with_a_question_is_said(simulator):
             "no plan has a finite value",
         ),
         (lambda: simulator.counterfactual("p1", "soon"), "contains text that is not a date"),
-        (lambda: simulator.counterfactual("p1", object()), "is no time"),
+        (lambda: simulator.counterfactual("p1", object()), "is not a time"),
         (lambda: simulator.adapt({**patients(1, 5, 40), "patient": [3] * 5}), "ids are of type str"),
         (lambda: simulator.adapt(covariates={"patient": ["z", "z"], "a": [1.0, 2.0]}, known_covariates=KNOWN), "twice"),
         (lambda: simulator.adapt(3), "rows: give a path"),
@@ -268,7 +268,7 @@ def test_what_is_wrong_with_a_fit_is_said():
         with pytest.raises(ConfigurationError, match=message):
             PersonalizedSimulator.fit(table, **{**ROLES, **options}, progress=False)
     alone = PersonalizedSimulator.fit(table, **ROLES, rank=2, epochs=2, progress=False)
-    with pytest.raises(ConfigurationError, match="one fitted agent says nothing of how agents differ"):
+    with pytest.raises(ConfigurationError, match="adapt needs several fitted agents"):
         alone.adapt(patients(1, 5, first=1))
 
 
@@ -310,5 +310,5 @@ def test_runs_of_environments_know_their_rewards_when_saved(simulator, tmp_path)
     known.save(tmp_path)
     assert PersonalizedSimulator.load(tmp_path).outcomes is get_environment("cartpole")
     (tmp_path / "environment.json").write_text("[]")
-    with pytest.raises(ConfigurationError, match="names no environment"):
+    with pytest.raises(ConfigurationError, match="names an unknown environment"):
         PersonalizedSimulator.load(tmp_path)

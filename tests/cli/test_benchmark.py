@@ -71,7 +71,7 @@ def test_tables_pictures_and_counts(finished):
     assert json.loads((runs / "summary.json").read_text())["return"]["cells"] == 2
     page = (runs / "tables.md").read_text()
     assert "test agents 0, 1; gradient steps: 7; seed 0" in page
-    assert "cut after 20 steps" in page
+    assert "truncated after 20 steps" in page
     assert "2 episodes of every agent, 3 for BCQ-A" in page
 
 
@@ -80,9 +80,9 @@ def test_finished_cells_are_kept_and_pieces_add_up(copy, capsys):
     write_grid(copy, {**METHODS, "bcq-p": ("FakeMethod", {"name": "BCQ-P", "action": 1, "noise": 0.2})})
     run_grid(copy, "--methods", "bcq-p", "--seeds", "0", "1")
     assert result_of(copy, f"{CELLS}/persim") == before
-    assert "2 cells, 0 of them finished before" in capsys.readouterr().out
+    assert "2 cells, 0 of them already finished" in capsys.readouterr().out
     run_grid(copy, "--methods", "all")
-    assert "4 cells, 4 of them finished before" in capsys.readouterr().out
+    assert "4 cells, 4 of them already finished" in capsys.readouterr().out
     assert fits(copy, "PerSim") == fits(copy, "BCQ-P") == 1
     page = (copy / "runs/tables.md").read_text()
     assert "| random | BCQ-P |" in page
@@ -158,7 +158,7 @@ def test_a_damaged_record_is_named(copy, name):
     if name == "settings.json":
         (folder / "result.json").unlink()
     (folder / name).write_text("{}")
-    with pytest.raises(ConfigurationError, match=f"bcq-a/{name}: damaged; remove .*bcq-a to run it anew"):
+    with pytest.raises(ConfigurationError, match=f"bcq-a/{name} is damaged: remove .*bcq-a to run it again"):
         run_grid(copy)
 
 
@@ -175,7 +175,7 @@ def test_what_needs_no_data_is_run_once_in_all_pieces(tmp_path, capsys):
     write_grid(tmp_path, {"true-env": METHODS["bcq-a"], "bcq-p": METHODS["persim"]}, without_data=["true-env"])
     run_grid(tmp_path, "--methods", "true-env")
     run_grid(tmp_path, "--dataset", "pure", "random", "pure", "--seeds", "0", "0")
-    assert "3 cells, 1 of them finished before" in capsys.readouterr().out
+    assert "3 cells, 1 of them already finished" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="random-seed0/cells/true-env was made under other settings"):
         run_grid(tmp_path, "--dataset", "pure", "--methods", "true-env", "--episodes", "1")
 
@@ -187,7 +187,7 @@ def test_a_folder_with_one_method_of_ones_own(finished, tmp_path, capsys):
     shutil.copy(finished / "methods/bcq-a.yaml", own)
     write_grid(tmp_path, METHODS, start_first=["persim"])
     run_grid(tmp_path, "--methods", "mine", "--methods_folder", str(own.parent))
-    assert "1 cell, 0 of them finished before" in capsys.readouterr().out
+    assert "1 cell, 0 of them already finished" in capsys.readouterr().out
 
 
 def test_the_method_that_readme_shows(tmp_path, monkeypatch, capsys):
@@ -236,7 +236,7 @@ def test_after_an_interruption_the_same_command_resumes(tmp_path, capsys, where)
     (tmp_path / "runs/repaired").touch()
     capsys.readouterr()
     run_grid(tmp_path)
-    assert "2 cells, 1 of them finished before" in capsys.readouterr().out
+    assert "2 cells, 1 of them already finished" in capsys.readouterr().out
 
 
 def test_the_tables_in_wandb(copy, monkeypatch):
@@ -254,7 +254,7 @@ def test_names_that_are_unknown(finished):
     for change, message in [
         (["--methods", "persim", "bcq-z"], "unknown method 'bcq-z': choose from bcq-a, persim, vanilla-cadm"),
         (["--preset", "nowhere"], "no configuration 'nowhere': choose from paper, small, smoke, table"),
-        (["--methods_folder", "nowhere"], "nowhere: holds no YAML of a method"),
+        (["--methods_folder", "nowhere"], "nowhere holds no YAML of a method"),
         (["--conf", "nowhere"], "no configuration 'cartpole'"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
@@ -292,7 +292,7 @@ def test_a_method_that_only_predicts_plays_no_episodes(tmp_path, capsys):
     """It is in Table 1 and in no other, and no rival of returns."""
     write_grid(tmp_path, {**METHODS, "completion": ("PredictingMethod", {"name": "Completion"})})
     run_grid(tmp_path)
-    assert "completion: Completion, plays no episodes" in capsys.readouterr().out
+    assert "completion: Completion, no episodes" in capsys.readouterr().out
     record = result_of(tmp_path, f"{CELLS}/completion")
     assert (record["episodes"], record["agents"][0]["returns"]) == (0, [])
     table1, table2 = (tmp_path / "runs/tables.md").read_text().split("**Table 2.**")
@@ -301,7 +301,7 @@ def test_a_method_that_only_predicts_plays_no_episodes(tmp_path, capsys):
     assert pq.read_table(tmp_path / "runs/results.parquet").num_rows == 14
     assert json.loads((tmp_path / "runs/summary.json").read_text())["rmse"]["cells"] == 2
     run_grid(tmp_path, "--methods", "completion")
-    assert "1 cell, 1 of them finished before" in capsys.readouterr().out
+    assert "1 cell, 1 of them already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["smoke", "small", "paper"])

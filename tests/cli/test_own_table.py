@@ -85,7 +85,7 @@ def test_what_a_table_needs_is_said(fitted):
         (COLUMNS, "data.path is missing"),
         (["--data.path", "patients.csv"], r"patients\.csv: missing column\(s\) agent"),
         (["--data.path", "patients.csv", *COLUMNS, "--data.env", "cartpole"], "give either data.env, or data.columns"),
-        (["--data.path", "patients.csv", *COLUMNS, "--mpc_episodes", "1"], "played in a real environment"),
+        (["--data.path", "patients.csv", *COLUMNS, "--mpc_episodes", "1"], "needs a real environment"),
     ):
         with pytest.raises((PersimError, ValueError), match=message):
             fit.main([*config, *options])
@@ -128,12 +128,12 @@ def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monk
     scores = json.loads((tmp_path / "runs/scarcity/scarcity-cartpole.json").read_text())
     assert [record["agents"] for record in scores] == [6, 12]
     assert {len(record[name]) for record in scores for name in ("rmse", "r2", "returns")} == {5}
-    smaller = json.loads((tmp_path / "runs/scarcity/cartpole-6/simulator.json").read_text())
+    smaller = json.loads((tmp_path / "runs/scarcity/cartpole-6of12/simulator.json").read_text())
     assert smaller["agent_ids"] == list(range(6))
     assert (tmp_path / "runs/scarcity/scarcity-cartpole.png").stat().st_size > 0
-    before = (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns
+    before = (tmp_path / "runs/scarcity/cartpole-6of12/simulator.safetensors").stat().st_mtime_ns
     scarcity.main(["--agents", "12", "6", *common])
-    assert (tmp_path / "runs/scarcity/cartpole-6/simulator.safetensors").stat().st_mtime_ns == before
+    assert (tmp_path / "runs/scarcity/cartpole-6of12/simulator.safetensors").stat().st_mtime_ns == before
     assert "mean return of 1 MPC episodes" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="4 agents are too few: the first 5 are the test agents"):
         scarcity.main(["--agents", "4", *common])

@@ -157,7 +157,7 @@ def test_every_particle_goes_by_its_own_member_and_that_member_s_context(num_act
     assert dynamics.members == MEMBERS * particles
     states = torch.randn(MEMBERS * particles, rows, STATE)
     chosen, agents = actions(num_actions, rows), torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    following = dynamics.step(states, chosen, agents)
+    next_state = dynamics.step(states, chosen, agents)
     for particle in range(MEMBERS * particles):
         member = particle // particles
         for row in range(rows):
@@ -165,7 +165,7 @@ def test_every_particle_goes_by_its_own_member_and_that_member_s_context(num_act
             action = model.scales.actions(chosen[row])
             mean, _ = one_step(model.forward_net, member, model, states[particle, row], action, context)
             expected = states[particle, row] + mean * model.scales.delta_rms
-            torch.testing.assert_close(following[particle, row], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(next_state[particle, row], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_particles_are_scattered_as_the_model_says():
@@ -175,14 +175,14 @@ def test_particles_are_scattered_as_the_model_says():
     dynamics = ContextDynamics(model, context, count, SharedNoise(torch.Generator().manual_seed(0)))
     state = torch.randn(STATE)
     action, own = torch.tensor([2, 2]), torch.zeros(2, dtype=torch.int64)
-    following = dynamics.step(state.expand(count, 2, STATE), action, own)
+    next_state = dynamics.step(state.expand(count, 2, STATE), action, own)
     mean, log_variance = one_step(model.forward_net, 0, model, state, model.scales.actions(action[0]), context[0, 0])
     spread = (0.5 * log_variance).exp() * model.scales.delta_rms
-    error = (following[:, 0].mean(0) - state - mean * model.scales.delta_rms).abs()
+    error = (next_state[:, 0].mean(0) - state - mean * model.scales.delta_rms).abs()
     assert bool((error < 4 * spread / count**0.5).all())
-    torch.testing.assert_close(following[:, 0].std(0), spread, rtol=0.06, atol=0)
+    torch.testing.assert_close(next_state[:, 0].std(0), spread, rtol=0.06, atol=0)
     # All rows share the noise: the same plan has the same fate whatever else is planned.
-    assert torch.equal(following[:, 0], following[:, 1])
+    assert torch.equal(next_state[:, 0], next_state[:, 1])
 
 
 def test_rollouts_stop_at_walls():
@@ -197,14 +197,14 @@ def test_rollouts_stop_at_walls():
     assert rolled[..., 0].min() == low[0]
 
 
-def test_a_bootstrap_sample_of_its_own_for_every_member():
+def test_every_member_gets_its_bootstrap_sample():
     rows = torch.tensor([1, 2, 5, 6, 9])
 
     class Echo:
         rows_each = 1
 
-        def __call__(self, asked):
-            return asked
+        def __call__(self, rows):
+            return rows
 
     gather = BootstrapGather(Echo(), rows, 3, seed=0)
     drawn = gather(rows.expand(2, 3, 5))
@@ -407,3 +407,9 @@ def test_held_out_tails_are_validated_on_without_bootstrap():
     with torch.no_grad():
         expected = float(trained.loss(windows).mean())
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_variants_with_the_same_label_share_a_workspace(cartpole_task):
+    task = cartpole_task()
+    small, large = (CaDM(width=width, layers=1).fit(task) for width in (8, 9))
+    assert [fitted.model.forward_net.from_inputs.bias.shape[-1] for fitted in (small, large)] == [8, 9]

@@ -56,7 +56,7 @@ def sledge(num_actions):
         policy_training_agents=((0.3,),),
         max_steps=STEPS,
         make_batch=start,
-        reward=lambda states, actions, following: -(following[..., 0] ** 2),
+        reward=lambda states, actions, next_states: -(next_states[..., 0] ** 2),
         # Off the track.
         terminated=lambda states: states[..., 0].abs() > 3,
         rollout=partial(rollout, slide),
@@ -154,7 +154,7 @@ def test_transitions(environment, few):
     table = TransitionTable.of(few, environment, reward_size=2.0)
     rows, _ = few.split_rows(0.0)
     torch.testing.assert_close(table.state * table.std + table.mean, few.state[rows])
-    torch.testing.assert_close(table.following * table.std + table.mean, few.state[rows + 1])
+    torch.testing.assert_close(table.next_state * table.std + table.mean, few.state[rows + 1])
     # Velocities are of about 1e-3, and count as much as positions.
     torch.testing.assert_close(table.state.std(0), torch.ones(2), atol=0.1, rtol=0)
     assert table.reward.square().mean().sqrt() == pytest.approx(2)

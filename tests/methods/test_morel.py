@@ -51,7 +51,7 @@ POINT_MASS = Environment(
     policy_training_agents=(),
     max_steps=40,
     make_batch=starts_of_mass,
-    reward=lambda states, actions, following: -following[..., :2].square().sum(-1),
+    reward=lambda states, actions, next_states: -next_states[..., :2].square().sum(-1),
     terminated=lambda states: torch.zeros(states.shape[:-1], dtype=torch.bool),
     rollout=partial(rollout, push),
     set_state=lambda environment, state: None,

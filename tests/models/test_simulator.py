@@ -229,5 +229,5 @@ def test_several_agents_are_simulated_together_as_alone(kind, num_actions):
     for rows, agent in ((slice(0, 4), 5), (slice(4, 9), 3)):
         alone = personalize(simulator, agent).step(states[:, rows], actions[rows])
         torch.testing.assert_close(stepped[:, rows], alone, atol=1e-5, rtol=1e-5)
-    with pytest.raises(ValueError, match="say which one"):
+    with pytest.raises(ValueError, match="give the agent of every row"):
         together.step(states, actions)

@@ -71,7 +71,7 @@ def test_unknown_agent(tmp_path):
 def test_unknown_setting(tmp_path):
     done = train(tmp_path, "cartpole", "--settings", '{"learning_rat": 1}')
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: settings do not fit DQN of stable-baselines3")
+    assert done.stderr.splitlines()[-1].startswith("error: invalid settings of DQN of stable-baselines3")
 
 
 def call(environment="cartpole", **changed):

@@ -44,9 +44,9 @@ def test_rewards_and_ends_hold_on_other_walks(discrete, monkeypatch):
     assert bool(train.terminated.any())
     model = fit_outcomes(train, seed=0)
     told = outcomes_of(test, test.split_rows(0.0)[0])
-    error = model.reward(told.state, told.action, told.following) - told.reward
+    error = model.reward(told.state, told.action, told.next_state) - told.reward
     assert float(error.square().mean() / told.reward.var()) < 0.01
-    assert float((model.terminated(told.following) == told.terminated).float().mean()) > 0.97
+    assert float((model.terminated(told.next_state) == told.terminated).float().mean()) > 0.97
     again = fit_outcomes(train, seed=0)
     torch.testing.assert_close(model.state_dict(), again.state_dict(), rtol=0, atol=0)
 

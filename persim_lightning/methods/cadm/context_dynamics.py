@@ -1,7 +1,7 @@
-"""Rollouts and planning under contexts: what MPC and the prediction protocol need of CaDM.
+"""Rollouts and planning with CaDM's contexts.
 
-Arrays lie feature by feature, rows last, as planners give and take them; a context's share of the first layer is
-computed once.
+Arrays have rows last in memory, as planners pass them. The contribution of a context to the first layer is computed
+once.
 """
 
 from __future__ import annotations
@@ -19,21 +19,20 @@ _silu_ = torch.ops.aten.silu_
 
 
 class ContextDynamics:
-    """Next states of N contexts, for P particles at once.
+    """Predicts next states under N contexts for P particles at once.
 
-    Every particle belongs to one ensemble member for good (the TS∞ of Chua et al., 2018) and keeps a trajectory of its
-    own, under that member's own context.
+    Every particle follows one ensemble member and that member's context (TS∞ of Chua et al., 2018).
 
     Parameters
     ----------
     model : ContextModel
     contexts : Tensor, shape (M, N, C)
-        As from :meth:`ContextModel.context`.
+        Output of :meth:`ContextModel.context`.
     particles : int
-        For each member, P = M · particles in all. Of models that predict points, one is enough.
+        Particles of each member, P = M · particles in total. Deterministic models need one.
     noise : SharedNoise, optional
-        The particles' noise, shared by all rows: plans are compared under the same noise. Without it, the mean is
-        predicted.
+        Noise of the particles, shared by all rows so that plans are compared under the same noise. None predicts
+        means.
     """
 
     @torch.no_grad()
@@ -52,7 +51,7 @@ class ContextDynamics:
             self._from_action: Tensor | None = from_action.mT.contiguous()
             self._bias = bias.mT.contiguous()
         else:
-            # (M, width, N · actions): what a row's context and action add to the first layer.
+            # (M, width, N · actions): the contribution of context and action to the first layer.
             self._from_action = None
             self._bias = (bias[:, :, None] + from_action[:, None]).flatten(1, 2).mT.contiguous()
         self._layers = [
@@ -89,24 +88,24 @@ class ContextDynamics:
         if log_variance is not None and self._noise is not None:
             noise = self._noise.next((self.members, model.state_dim, 1), delta.device)
             delta = delta + (0.5 * log_variance).exp() * noise
-        following: Tensor = model.walls(states + (delta * model.scales.delta_rms[:, None]).mT)
-        return following
+        next_state: Tensor = model.walls(states + (delta * model.scales.delta_rms[:, None]).mT)
+        return next_state
 
     def rollout(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Open-loop rollouts of one row a context: states (N, D), actions (N, H)|(N, H, A) -> (P, N, H+1, D)."""
+        """Open-loop rollouts, one row per context: states (N, D), actions (N, H)|(N, H, A) -> (P, N, H+1, D)."""
         own = torch.arange(len(states), device=states.device)
         return rollout(lambda s, a: self.step(s, a, own), self.members, states, actions)
 
 
 class RecentPast:
-    """The last K transitions of B episodes that are being played.
+    """The last K transitions of B running episodes.
 
     Parameters
     ----------
     batch, past, state_dim : int
         B, K and D.
     action : Tensor
-        An action, for its shape and type.
+        An example, for shape and dtype.
     """
 
     def __init__(self, batch: int, past: int, state_dim: int, action: Tensor) -> None:
@@ -117,7 +116,7 @@ class RecentPast:
         )
 
     def push(self, delta: Tensor, action: Tensor) -> None:
-        """Add a transition of every episode: Δs (B, D), actions (B,)|(B, A)."""
+        """Append a transition to every episode: Δs (B, D), actions (B,)|(B, A)."""
         new = (delta, action, torch.ones(len(delta), dtype=torch.bool))
         self.past = Past(
             *(
@@ -128,12 +127,12 @@ class RecentPast:
 
 
 class ContextPolicy:
-    """Plays a policy that plans under contexts, and keeps the record that they are encoded from.
+    """Applies a policy that plans under contexts, and records the transitions that contexts are encoded from.
 
     Parameters
     ----------
     policy : Policy
-        Reads `recent` whenever it plans.
+        Policy that reads `recent` when it plans.
     recent : RecentPast
     """
 

@@ -1,7 +1,7 @@
-"""The networks of CaDM: dynamics of an agent that is known by a context, encoded from its last transitions.
+"""Networks of CaDM: dynamics given a context that is encoded from an agent's last transitions.
 
 Context-aware Dynamics Model for Generalization in Model-Based Reinforcement Learning (Lee et al., 2020;
-https://arxiv.org/abs/2005.06800). Every ensemble member has a context encoder of its own.
+https://arxiv.org/abs/2005.06800). Every ensemble member has a separate context encoder.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from persim_lightning.models.scaling import Scales
 from persim_lightning.models.walls import Walls
 
 _CONTEXT_HIDDEN = (256, 128, 64)
-# Bounds of log-variances when training starts, and the weight of their spread in the loss (PETS; Chua et al., 2018).
+# Initial bounds of log-variances, and the weight of their difference in the loss (PETS; Chua et al., 2018).
 _LOG_VARIANCE = (-10.0, 0.5)
 _BOUNDS_WEIGHT = 0.01
 
 
 class Gaussian(NamedTuple):
-    """Predicted Δs, normalized: mean and log-variance (M, …, D); no log-variance of deterministic models."""
+    """Predicted normalized Δs: mean and log-variance (M, …, D); None as log-variance of deterministic models."""
 
     mean: Tensor
     log_variance: Tensor | None
 
 
 class ContextNet(nn.Module):
-    """(state, action, context) -> Δs, normalized: hidden layers with swish.
+    """(state, action, context) -> normalized Δs, with swish hidden layers.
 
     Parameters
     ----------
     members, inputs, context, state_dim : int
     width, layers : int
-        Of the hidden layers.
+        Sizes of the hidden layers.
     probabilistic : bool
-        Whether the log-variance is predicted, too.
+        Whether to predict the log-variance.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ContextNet(nn.Module):
         return self.split(self.rest(hidden).view(members, batch, steps, -1))
 
     def split(self, outputs: Tensor) -> Gaussian:
-        """Mean and bounded log-variance from outputs (M, …, out)."""
+        """Split outputs (M, …, out) into mean and bounded log-variance."""
         if not self.probabilistic:
             return Gaussian(outputs, None)
         mean, log_variance = outputs.split(self._dim, dim=-1)
@@ -72,7 +72,7 @@ class ContextNet(nn.Module):
         return Gaussian(mean, low + F.softplus(log_variance - low))
 
     def bounds_penalty(self) -> Tensor | float:
-        """Spread of the bounds of log-variances, for every member, (M,)."""
+        """Difference between the bounds of log-variances, by member, (M,)."""
         return _BOUNDS_WEIGHT * (self.high - self.low).sum(1) if self.probabilistic else 0.0
 
 
@@ -88,13 +88,13 @@ class ContextModel(nn.Module):
     members : int
         M.
     past : int
-        K, transitions that a context is encoded from.
+        K, number of transitions that a context is encoded from.
     context_dim, width, layers : int
-        Of the context, and of the dynamics' hidden layers.
+        Sizes of the context and of the dynamics' hidden layers.
     probabilistic : bool
         Whether dynamics are Gaussians (PE-TS) or points.
     angles : sequence of int
-        State coordinates that are unbounded angles; their sines and cosines join the inputs.
+        State coordinates that are unbounded angles; their sines and cosines are further inputs.
     walls : bool
         Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
     """
@@ -125,15 +125,15 @@ class ContextModel(nn.Module):
         self.walls = Walls(state_dim, walls)
 
     def context(self, past: Past) -> Tensor:
-        """Contexts of every member: past (M, B, K, …) -> (M, B, C)."""
+        """Encode the contexts of every member: past (M, B, K, …) -> (M, B, C)."""
         delta, action = past.delta / self.scales.delta_rms, self.scales.actions(past.action)
-        # What lies before the start of a trajectory is no action, rather than action zero.
+        # Steps before the start of a trajectory must not be encoded as action zero.
         pairs = torch.cat((delta, action), dim=-1) * past.valid[..., None]
         contexts: Tensor = self.encoder(pairs.flatten(-2))
         return contexts
 
     def loss(self, windows: Windows, backward_weight: float) -> Tensor:
-        """Loss of all F steps, forward and backward, under the context at the first: windows (M, B, F, …) -> (M,).
+        """Compute the forward and backward loss of all F steps under the first context: windows (M, B, F, …) -> (M,).
 
         Parameters
         ----------

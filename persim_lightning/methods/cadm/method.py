@@ -1,10 +1,12 @@
-"""CaDM, vanilla and PE-TS: one model for all agents, told apart by what each has just done (Lee et al., 2020).
+"""CaDM, vanilla and PE-TS: one model that distinguishes agents by their recent transitions (Lee et al., 2020).
 
-https://arxiv.org/abs/2005.06800; planned by the same planners and judged by the same protocols as PerSim.
+https://arxiv.org/abs/2005.06800; uses the same planners and protocols as PerSim.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,11 @@ class CaDM(Method):
     probabilistic : bool
         Whether dynamics are Gaussians, trained by their likelihood on bootstrap samples.
     particles : int
-        Of PE-TS while planning, shared evenly by the members.
+        Number of particles of PE-TS in planning, split evenly among the members.
     past : int
-        K transitions that the context is encoded from.
+        K, number of transitions that the context is encoded from.
     future : int
-        Steps that are predicted under one context in training.
+        Number of steps predicted under one context in training.
     context_dim : int
     width, layers : int
         Hidden layers of the dynamics.
@@ -100,9 +102,12 @@ class CaDM(Method):
         def build() -> CaDMModule:
             return CaDMModule(self._build_model(task), **self._training)
 
-        folder = task.workspace / self.label.lower().replace(" ", "-")
-        settings = {**task.identity(), **self._model, **self._training, "batch_size": self._batch_size}
-        # Trained weights are saved by the caller, so the folder itself is never finished.
+        arguments = {**self._model, **self._training, "batch_size": self._batch_size}
+        # Variants with the same label train in different folders.
+        digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:8]
+        folder = task.workspace / f"{self.label.lower().replace(' ', '-')}-{digest}"
+        settings = {**task.identity(), **arguments}
+        # The caller saves the weights elsewhere, so this folder is never finished.
         Work(folder, settings, _WEIGHTS).open()
         module = train(build, task.data(self._batch_size), task, folder)
         return FittedCaDM(module.model, self._past, self._particles)
@@ -122,7 +127,7 @@ class CaDM(Method):
             state_dim=schema.state_dim,
             action_dim=schema.action_dim,
             num_actions=schema.num_actions,
-            # What PerSim is told of the states, CaDM is told, too.
+            # The same information about states as for PerSim.
             angles=configured["model"]["init_args"].get("angles") or (),
             walls=configured["data"].get("walls", False),
         )
@@ -146,7 +151,7 @@ class FittedCaDM(Fitted):
         self.model, self._past, self._particles = model.eval().requires_grad_(False), past, particles
 
     def policy(self, task: Task, episodes: int) -> Policy:
-        """MPC under the context of what each episode has shown so far."""
+        """Build MPC under the context of each episode's last transitions."""
         environment, settings = task.environment, task.planning
         discrete = environment.num_actions is not None
         action = torch.zeros((), dtype=torch.int64) if discrete else torch.zeros(len(environment.action_names))
@@ -162,7 +167,7 @@ class FittedCaDM(Fitted):
         return ContextPolicy(mpc_policy(environment, settings, make_score, torch.device("cpu")), recent)
 
     def score(self, task: Task) -> PredictionScores | None:
-        """Rollouts of the members' means, under the context of the ten transitions before each scored window."""
+        """Score rollouts of the members' means under the context of the transitions before each scored window."""
         test = task.recordings.test
         if test is None:
             return None
@@ -178,7 +183,7 @@ class FittedCaDM(Fitted):
 
     @torch.no_grad()
     def _contexts(self, past: Past, rows: Tensor) -> Tensor:
-        """Contexts (M, N, C) of some rows of what has been played."""
+        """Encode the contexts (M, N, C) of some rows."""
         chosen = (part[rows] for part in past)
         return self.model.context(Past(*(part.expand(self.model.members, *part.shape) for part in chosen)))
 

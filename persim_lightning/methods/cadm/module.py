@@ -18,13 +18,13 @@ _CLIP_NORM = 100.0
 
 
 class BootstrapGather:
-    """Gives every member a sample of its own, drawn with replacement, in the place of the rows asked for.
+    """Replaces the requested rows by a bootstrap sample for every member, drawn with replacement.
 
     Parameters
     ----------
     gather : Gather
     rows : Tensor, shape (T,), int64
-        Rows that may be asked for.
+        All rows.
     members : int
     seed : int
     """
@@ -44,17 +44,17 @@ class BootstrapGather:
 
 
 class CaDMModule(pl.LightningModule):
-    """CaDM as a LightningModule: one-step losses over future steps that share a context, forward and backward.
+    """Trains CaDM with one-step losses over future steps that share a context, forward and backward.
 
     Parameters
     ----------
     model : ContextModel
     past, future : int
-        K transitions that a context is encoded from, and steps that are predicted under it.
+        K, number of transitions that a context is encoded from, and number of steps predicted under it.
     backward_weight : float
         β of the backward dynamics' loss.
     bootstrap : bool
-        Whether every member is trained on a bootstrap sample of its own.
+        Whether every member is trained on a bootstrap sample.
     learning_rate : float
         Peak of the one-cycle schedule.
     """
@@ -86,21 +86,21 @@ class CaDMModule(pl.LightningModule):
                 self.model.walls.set(self.datamodule.trajectories.walls())
 
     def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> Gather:
-        """What stands in a batch: windows whose steps to learn from are among `rows`."""
+        """Return the function that builds batches: windows whose target steps are among `rows`."""
         gather = WindowGather(trajectories, rows, self._past, self._future)
         if not (training and self._bootstrap):
             return gather
         return BootstrapGather(gather, rows, self.members, torch.initial_seed() % 2**40)
 
     def loss(self, windows: Windows) -> Tensor:
-        """Loss of every member: windows (M, B, …) -> (M,)."""
+        """Compute the loss of every member: windows (M, B, …) -> (M,)."""
         return self.model.loss(windows, self._backward_weight)
 
     def training_step(self, chunk: Windows, batch_idx: int) -> None:
         train_on_chunk(self, chunk, self.loss, _CLIP_NORM * self.members)
 
     def validation_step(self, windows: Windows, batch_idx: int) -> None:
-        """The same loss on the tails of the trajectories."""
+        """Log the loss on the tails of the trajectories."""
         loss = self.loss(windows).mean()
         self.log("val/loss", loss, on_epoch=True, batch_size=windows.state.shape[1], sync_dist=True)
 

@@ -1,6 +1,6 @@
 """MOReL's model: an ensemble of plain MLPs that predict Δs (Kidambi et al., 2020, https://arxiv.org/abs/2005.05951).
 
-It knows nothing of agents: one function of state and action for everyone it is trained on.
+It does not distinguish agents.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from persim_lightning.models.scaling import Scales
 from persim_lightning.training.chunks import one_cycle_adam
 
 _RATE = 1e-3
-# Rows whose disagreement is computed at once.
+# Rows per batch when computing disagreement.
 _CHUNK = 4096
 
 
@@ -28,7 +28,7 @@ class DynamicsEnsemble(nn.Module):
     members : int
         M.
     width : int
-        Of the hidden layers.
+        Width of the hidden layers.
     scales : Scales
         Normalization constants of the training set.
     """
@@ -41,31 +41,31 @@ class DynamicsEnsemble(nn.Module):
         self.net = MemberMLP(members, widths, F.relu)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalized Δs of every member: (M, B, in) -> (M, B, D)."""
+        """Predict normalized Δs of every member: (M, B, in) -> (M, B, D)."""
         predicted: Tensor = self.net(inputs)
         return predicted
 
     @torch.no_grad()
     def deltas(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Normalized Δs of every member, all of them from the same states (B, D) and actions (B,)|(B, A): (M, B, D)."""
+        """Predict normalized Δs of every member: states (B, D), actions (B,)|(B, A) -> (M, B, D)."""
         predicted: Tensor = self(self.scales(states, actions).expand(self.members, -1, -1))
         return predicted
 
     def disagreement(self, states: Tensor, actions: Tensor) -> Tensor:
-        """MOReL's disc(s, a) = max over i, j of ‖f_i - f_j‖ in normalized units: (B, D), (B,)|(B, A) -> (B,)."""
+        """Compute disc(s, a) = max over i, j of ‖f_i - f_j‖ in normalized units: (B, D), (B,)|(B, A) -> (B,)."""
         parts = zip(states.split(_CHUNK), actions.split(_CHUNK), strict=True)
         return torch.cat([discrepancy(self.deltas(*part)) for part in parts])
 
 
 def discrepancy(deltas: Tensor) -> Tensor:
-    """Largest distance between predictions of two members: (M, B, D) -> (B,)."""
+    """Compute the largest distance between predictions of two members: (M, B, D) -> (B,)."""
     return (deltas[:, None] - deltas[None]).norm(dim=-1).amax((0, 1))
 
 
 def fit_dynamics_ensemble(
     trajectories: Trajectories, *, members: int, width: int, batch_size: int, steps: int, seed: int
 ) -> DynamicsEnsemble:
-    """Train the members on all transitions, from initial weights and in orders of their own.
+    """Train the members on all transitions, each with different initial weights and order of batches.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def fit_dynamics_ensemble(
     members, width : int
         See :class:`DynamicsEnsemble`.
     batch_size : int
-        Transitions of a gradient step of each member; tables that have fewer are used whole.
+        Transitions of a gradient step of each member, at most the size of the table.
     steps : int
         Gradient steps.
     seed : int
@@ -85,7 +85,7 @@ def fit_dynamics_ensemble(
     """
     rows, _ = trajectories.split_rows(0.0)
     if not len(rows):
-        raise TableError("no trajectory has two rows, so there are no dynamics to learn")
+        raise TableError("no trajectory has two rows: dynamics cannot be learned")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         schema = trajectories.schema
@@ -99,12 +99,12 @@ def fit_dynamics_ensemble(
     for _ in range(steps):
         if len(rows) > batch_size:
             index = torch.randint(len(rows), (members, batch_size), generator=generator)
-            batch, wanted = inputs[index], targets[index]
+            batch, target = inputs[index], targets[index]
         else:
-            batch, wanted = inputs.expand(members, -1, -1), targets
+            batch, target = inputs.expand(members, -1, -1), targets
         optimizer.zero_grad()
-        # The sum over members keeps their gradients what they would be alone.
-        loss = (model(batch) - wanted).square().mean((1, 2)).sum()
+        # Sum over members, so that their gradients are independent.
+        loss = (model(batch) - target).square().mean((1, 2)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         scheduler.step()

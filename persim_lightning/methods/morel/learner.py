@@ -1,7 +1,7 @@
 """MOReL: model-based offline reinforcement learning (Kidambi et al., 2020, https://arxiv.org/abs/2005.05951).
 
-An ensemble of dynamics models is learned; where its members disagree, an episode on it halts at a price; a policy,
-cloned from the recorded behavior, is improved on that pessimistic model.
+It learns an ensemble of dynamics models, on which episodes halt with a penalty where the members disagree. A policy
+cloned from the recorded behavior is then improved on this pessimistic model.
 """
 
 from __future__ import annotations
@@ -32,31 +32,30 @@ class MOReL(Learner):
     Parameters
     ----------
     members, width : int
-        Networks of the ensemble, and their two hidden layers.
+        Number of networks, and the width of their two hidden layers.
     batch_size : int
         Transitions of a gradient step of each network.
     beta : float
-        State-action pairs are unknown where the members disagree by more than β standard deviations above the mean of
-        the recorded pairs.
+        State-action pairs are unknown if the members' disagreement exceeds the recorded pairs' mean by more than β
+        standard deviations.
     kappa : float
-        What an unknown pair costs in each of all steps to come, on top of the worst recorded reward; in units of
-        rewards.
+        Penalty of an unknown pair in every future step, below the worst recorded reward; in units of rewards.
     starts : {'any', 'first'}
-        Simulated episodes begin in any recorded state that was left again, or in those in which trajectories began.
-        From 'any', rewards are found that exploration from the first states would not reach.
+        Start simulated episodes in any recorded state but the last ones, or in the first states of trajectories. 'any'
+        reaches rewards that exploration from the first states would not.
     policy_width : int
-        Two hidden layers of the policy.
+        Width of the policy's two hidden layers.
     cloning_steps : int
         Gradient steps of the policy's warm start.
     policy_steps : int
-        Simulated steps of policy optimization; 0 leaves the cloned policy as it is.
+        Simulated steps of policy optimization; 0 keeps the cloned policy.
     episodes : int
-        Simulated in parallel.
+        Number of episodes simulated in parallel.
     rollout : int
-        Steps of each between two updates of the policy.
+        Steps of each episode between two updates of the policy.
     discount, trace, divergence : float
-        Of TRPO: discount (below one), λ of the generalized advantages, and the Kullback-Leibler divergence of an
-        update.
+        Settings of TRPO: discount (below one), λ of the generalized advantages, and the Kullback-Leibler divergence of
+        an update.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class MOReL(Learner):
         if members < 2:
             raise ConfigurationError(f"members {members}: at least 2, or they cannot disagree")
         if discount == 1:
-            raise ConfigurationError("discount 1: must be below 1, or to halt would cost infinitely much")
+            raise ConfigurationError("discount 1: must be below 1, or the penalty of HALT is infinite")
         if episodes * rollout < 2:
             raise ConfigurationError("episodes 1 and rollout 1: an update needs more than one step")
         self._members, self._width, self._batch_size = members, width, batch_size
@@ -103,7 +102,7 @@ class MOReL(Learner):
         """See :meth:`persim_lightning.methods.contract.Learner.learn`."""
         trust_region = _trust_region()
         if trajectories.reward is None:
-            raise TableError(f"no column '{trajectories.schema.reward}', so what {self.name}'s HALT costs is unknown")
+            raise TableError(f"no column '{trajectories.schema.reward}', so the penalty of HALT is unknown")
         ensemble = fit_dynamics_ensemble(
             trajectories,
             members=self._members,
@@ -119,7 +118,7 @@ class MOReL(Learner):
         starts = states if self._starts == "any" else self._first(trajectories)
         mdp = PessimisticMDP(ensemble, environment, starts, pessimism, self._episodes)
         mean, std = ensemble.scales.state_mean, ensemble.scales.state_std
-        # Rewards such that HALT costs 1: whatever their units, the critic then meets values of about that size.
+        # Scale rewards so that HALT costs 1, which gives the critic values of about that size in any units.
         episodes = trust_region.StandardizedEpisodes(mdp, mean.numpy(), std.numpy(), -1 / pessimism.halt_reward)
         actor: Net = trust_region.optimize_policy(
             episodes, (states - mean) / std, actions, trust_region.TrustRegion(**self._policy), seed
@@ -141,12 +140,12 @@ class MOReL(Learner):
 
     @staticmethod
     def _first(trajectories: Trajectories) -> Tensor:
-        """States in which trajectories of a transition or more began, shape (S, D)."""
+        """Return the first states of trajectories with at least one transition, shape (S, D)."""
         return trajectories.state[trajectories.offsets[:-1][trajectories.lengths > 1]]
 
 
 def _trust_region() -> Any:
-    # stable-baselines3 imports the old gym where it is installed, which then prints that it is unmaintained.
+    # stable-baselines3 imports the old gym if installed, which prints a warning.
     with contextlib.redirect_stderr(io.StringIO()):
         try:
             return import_module("persim_lightning.methods.morel.trust_region")

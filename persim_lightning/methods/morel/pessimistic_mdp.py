@@ -1,7 +1,7 @@
-"""MOReL's pessimistic MDP: a learned model that ends episodes, at a price, where it does not know what happens next.
+"""MOReL's pessimistic MDP: a learned model that ends episodes with a penalty in unknown state-action pairs.
 
 Kidambi et al., 2020, Definition 2 (https://arxiv.org/abs/2005.05951): an unknown state-action pair leads to HALT, an
-absorbing state whose every step costs κ.
+absorbing state with a penalty κ in every step.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from persim_lightning.methods.morel.dynamics_ensemble import DynamicsEnsemble, d
 
 @dataclass(frozen=True)
 class Pessimism:
-    """What is unknown, and what it costs.
+    """Threshold and penalty of unknown state-action pairs.
 
     Attributes
     ----------
     threshold : float
-        State-action pairs whose disagreement exceeds it are unknown.
+        State-action pairs with a larger disagreement are unknown.
     halt_reward : float
-        Reward of the step into HALT: it stands for everything that would follow.
+        Reward of the step into HALT, which includes all steps after it.
     """
 
     threshold: float
@@ -38,19 +38,18 @@ class Pessimism:
 
 
 def pessimism_of(disagreement: Tensor, rewards: Tensor, beta: float, kappa: float, discount: float) -> Pessimism:
-    """The rule of the paper's appendix: threshold mean + β·std, HALT by κ a step below the worst recorded reward.
+    """Compute threshold and penalty as in the paper's appendix: mean + β·std, and κ per step below the worst reward.
 
-    Whoever maximizes discounted rewards loses nothing when an episode ends early, other than what would have followed.
-    So HALT is charged as the whole stream of the absorbing state, (r - κ) / (1 - discount), where r is the worst
-    recorded reward, or zero if that is positive: terminated episodes get zeros for ever. In MountainCar, where every
-    step costs 1, a single penalty could be cheaper than going on.
+    A step into HALT gets the discounted sum of the absorbing state's rewards, (r - κ) / (1 - discount), where r is the
+    worst recorded reward, or zero if that is positive, since terminated episodes get zeros forever. A single penalty
+    could be cheaper than continuing: in MountainCar every step costs 1.
 
     Parameters
     ----------
     disagreement : Tensor, shape (T,)
-        Of the recorded state-action pairs.
+        Disagreement on the recorded state-action pairs.
     rewards : Tensor, shape (T,)
-        Recorded ones.
+        Recorded rewards.
     beta, kappa : float
     discount : float
         Less than one.
@@ -62,27 +61,27 @@ def pessimism_of(disagreement: Tensor, rewards: Tensor, beta: float, kappa: floa
 
 
 class PessimisticMDP(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
-    """B episodes of a pessimistic MDP, stepped together; an ended row begins anew in the same step.
+    """B parallel episodes of a pessimistic MDP; a row that ends is reset in the same step.
 
-    An episode follows one member of the ensemble, drawn at its start, as the authors sample it: their mean would hide
-    from the policy that any of them may be right. Rewards and terminations are the environment's own.
+    An episode follows one ensemble member, drawn at its start as in the authors' code, since the mean would hide the
+    members' disagreement from the policy. Rewards and terminations are those of the environment.
 
     Parameters
     ----------
     ensemble : DynamicsEnsemble
     environment : Environment
-        Rewards, terminations, actions and length of episodes; its dynamics are not used.
+        Source of rewards, terminations, actions and episode length; its dynamics are not used.
     starts : Tensor, shape (S, D)
-        States in which episodes begin, drawn uniformly.
+        Initial states, drawn uniformly.
     pessimism : Pessimism
     num_envs : int
         B.
 
     Notes
     -----
-    The information of a step says in which rows it led into HALT (`halted`, (B,) bool; terminated, too), and holds the
-    last observations of ended episodes (`final_obs`, (B, D), valid where `_final_obs` is True). HALT has no
-    state: its row shows the state that the episode came from.
+    The `info` of a step holds `halted` (B,) bool, the rows that entered HALT and so terminated, and `final_obs` (B, D),
+    the last observations of ended episodes, valid where `_final_obs` is True. HALT has no state: its row shows the
+    state before it.
     """
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
@@ -114,21 +113,21 @@ class PessimisticMDP(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin all episodes anew: observations (B, D)."""
+        """Reset all episodes; return observations (B, D)."""
         if isinstance(seed, list):
-            raise ConfigurationError("give one seed: all episodes draw from one source of chance")
+            raise ConfigurationError("give one seed: all episodes draw from one generator")
         super().reset(seed=seed)
         self._restart(torch.ones(self.num_envs, dtype=torch.bool))
         return self._observe(), {}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Apply actions (B,) or (B, A); amounts beyond [-1, 1] count as its ends."""
+        """Apply actions (B,) or (B, A), clipped to [-1, 1]."""
         before, taken = self._states, self._realized(actions)
         deltas = self._ensemble.deltas(before, taken)
         after = before + deltas[self._members, torch.arange(self.num_envs)] * self._ensemble.scales.delta_rms
         reward = self._environment.reward(before, taken, after)
         known = discrepancy(deltas) <= self._pessimism.threshold
-        # Comparisons with NaN are False, so members that fail count as unknown; so does what overflows afterwards.
+        # Comparisons with NaN are False, so non-finite predictions count as unknown.
         halted = ~(known & after.isfinite().all(-1) & reward.isfinite())
         self._states = torch.where(halted[:, None], before, after)
         self._steps += 1
@@ -143,7 +142,7 @@ class PessimisticMDP(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return self._observe(), rewards.numpy(), terminated.numpy(), truncated.numpy(), info
 
     def _restart(self, chosen: Tensor) -> None:
-        """Begin anew in the rows that `chosen`, (B,) bool, marks."""
+        """Reset the rows that `chosen`, (B,) bool, marks."""
         count = int(chosen.sum())
         start = torch.from_numpy(self.np_random.integers(len(self._starts), size=count))
         self._states = self._states.index_put((chosen,), self._starts[start])
@@ -151,8 +150,8 @@ class PessimisticMDP(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._steps[chosen] = 0
 
     def _observe(self) -> np.ndarray:
-        observed: np.ndarray = self._states.numpy().copy()
-        return observed
+        observation: np.ndarray = self._states.numpy().copy()
+        return observation
 
     def _realized(self, actions: np.ndarray) -> Tensor:
         if self._environment.num_actions is not None:

@@ -1,6 +1,6 @@
 """Trust-region policy optimization by sb3-contrib, on a batched gymnasium environment.
 
-Imports stable-baselines3, an optional dependency, so it is imported where it is needed.
+This module imports stable-baselines3, an optional dependency, so it must be imported late.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from torch.optim import Adam
 from persim_lightning.policies.networks import Net, copy_layers
 
 _RATE, _BATCH = 1e-3, 256
-# Recorded actions without exploration would leave the cloned policy none of its own: a share of the target that is
-# spread over all discrete actions, and the standard deviation (logarithm) of continuous ones.
+# Keep exploration in a policy cloned from deterministic actions: label smoothing of discrete actions, and the log
+# standard deviation of continuous ones.
 _SMOOTHING, _LOG_STD = 0.2, -0.5
 
 
 @dataclass(frozen=True)
 class TrustRegion:
-    """Hyperparameters.
+    """Hyperparameters of policy optimization.
 
     Attributes
     ----------
     width : int
-        Of the policy's two hidden layers.
+        Width of the policy's two hidden layers.
     cloning_steps : int
         Gradient steps of the warm start, behavior cloning.
     policy_steps : int
-        Environment steps in all; the last update is completed.
+        Total environment steps, rounded up to whole updates.
     rollout : int
         Steps of each parallel episode between two updates.
     discount, trace, divergence : float
@@ -57,14 +57,14 @@ class TrustRegion:
 
 
 class StandardizedEpisodes(VecEnv):
-    """A gymnasium environment that resets in the same step, as stable-baselines3 wants it: standardized and scaled.
+    """Adapts a vector environment to stable-baselines3, with standardized observations and scaled rewards.
 
     Parameters
     ----------
     episodes : VectorEnv
-        With `final_obs` in the information of a step that ends episodes.
+        Environment that resets in the same step, with `final_obs` in `info`.
     mean, std : ndarray, shape (D,)
-        Of observations.
+        Mean and standard deviation of observations.
     reward_scale : float
         Factor of rewards.
     """
@@ -80,17 +80,17 @@ class StandardizedEpisodes(VecEnv):
         super().__init__(episodes.num_envs, episodes.single_observation_space, episodes.single_action_space)
 
     def reset(self) -> np.ndarray:
-        """Begin all episodes anew; :meth:`seed` says from which seed."""
+        """Reset all episodes, from the seed given to :meth:`seed`."""
         observations, _ = self._episodes.reset(seed=self._seeds[0])
         self._reset_seeds()
         return self._standardized(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Remember what to do."""
+        """Store the actions of the next step."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Do it: observations (B, D) after resets, rewards (B,), ends (B,), and what is to know of ended episodes."""
+        """Apply the stored actions; return observations (B, D) after resets, rewards (B,), dones (B,) and infos."""
         observations, rewards, terminated, truncated, info = self._episodes.step(self._actions)
         ended = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -103,22 +103,22 @@ class StandardizedEpisodes(VecEnv):
         return self._standardized(observations), scaled, ended, infos
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, since nothing is open."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The batch's attribute, for each of the rows."""
+        """Return the batch's attribute for each of the rows."""
         return [getattr(self._episodes, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Rows have no attributes of their own."""
+        """Refuse, since rows have no separate attributes."""
         raise NotImplementedError("all episodes are one batch")
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """Rows have no methods of their own."""
+        """Refuse, since rows have no separate methods."""
         raise NotImplementedError("all episodes are one batch")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
-        """They are not."""
+        """Return False for every row."""
         return [False] * len(list(self._get_indices(indices)))
 
     def _standardized(self, observations: np.ndarray) -> np.ndarray:
@@ -129,30 +129,30 @@ class StandardizedEpisodes(VecEnv):
 def optimize_policy(
     episodes: StandardizedEpisodes, states: Tensor, actions: Tensor, settings: TrustRegion, seed: int
 ) -> Net:
-    """Clone recorded behavior, then improve on it.
+    """Clone the recorded behavior, then improve it by TRPO.
 
     Parameters
     ----------
     episodes : StandardizedEpisodes
     states : Tensor, shape (T, D)
-        Recorded ones, standardized.
+        Recorded states, standardized.
     actions : Tensor, shape (T,) int64 or (T, A)
     settings : TrustRegion
     seed : int
-        Global sources of chance, which stable-baselines3 seeds, are left as they were.
+        Global generators, which stable-baselines3 seeds, are restored.
 
     Returns
     -------
     Net
-        The policy's linear layers, between which it has tanh.
+        The policy's linear layers, with tanh between them.
     """
     size = episodes.num_envs * settings.rollout
-    with _chance_kept():
+    with _generators_restored():
         model = TRPO(
             "MlpPolicy",
             episodes,
             n_steps=settings.rollout,
-            # Divides the rollout, or the library warns of a smaller last batch.
+            # A divisor of the rollout, to avoid a warning about a smaller last batch.
             batch_size=next(count for count in range(min(500, size), 0, -1) if size % count == 0),
             gamma=settings.discount,
             gae_lambda=settings.trace,
@@ -162,7 +162,7 @@ def optimize_policy(
             seed=seed,
             device="cpu",
         )
-        # The default one makes a folder for logs.
+        # The default logger creates a folder.
         model.set_logger(Logger(None, []))
         _clone(model.policy, states, actions, settings.cloning_steps, seed)
         if settings.policy_steps:
@@ -190,7 +190,7 @@ def _clone(policy: Any, states: Tensor, actions: Tensor, steps: int, seed: int) 
 
 
 @contextlib.contextmanager
-def _chance_kept() -> Iterator[None]:
+def _generators_restored() -> Iterator[None]:
     """Restore the states of the global generators of Python, NumPy and torch."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:

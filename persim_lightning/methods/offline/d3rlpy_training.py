@@ -1,7 +1,7 @@
 """Trains algorithms of d3rlpy on recorded trajectories.
 
-Batches are drawn here: d3rlpy's own buffer builds every transition in Python, which takes longer than the gradients,
-and keeps the last step of a trajectory that was cut only where an action is made up for its last state.
+Batches are drawn here, since d3rlpy's buffer builds every transition in Python, which is slower than the gradients, and
+drops the last step of a truncated trajectory unless an action is invented for its last state.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.policies.networks import Net, copy_layers
 
-# Shorter training shows no progress bar.
+# Steps above which training shows a progress bar.
 _LONG = 1000
 
 
 @dataclass(frozen=True)
 class TransitionTable:
-    """T transitions as d3rlpy wants them: float32, one row each.
+    """T transitions in the form that d3rlpy needs: float32, one row each.
 
     Attributes
     ----------
     mean, std : Tensor, shape (D,)
-        Of recorded states; columns of one value have a scale of one.
-    state, following : Tensor, shape (T, D)
+        Mean and standard deviation of recorded states; the latter is one for constant columns.
+    state, next_state : Tensor, shape (T, D)
         Standardized.
     action : Tensor, shape (T, 1) or (T, A)
     reward : Tensor, shape (T, 1)
         Scaled.
     terminal : Tensor, shape (T, 1)
-        1 where the trajectory really ended in `following`. Trajectories that were cut go on in the values.
+        1 where the trajectory terminated in `next_state`; values bootstrap at the end of truncated trajectories.
     """
 
     mean: Tensor
     std: Tensor
     state: Tensor
-    following: Tensor
+    next_state: Tensor
     action: Tensor
     reward: Tensor
     terminal: Tensor
 
     @classmethod
     def of(cls, trajectories: Trajectories, environment: Environment, reward_size: float) -> TransitionTable:
-        """Transitions of all trajectories.
+        """Collect the transitions of all trajectories.
 
         Parameters
         ----------
@@ -72,13 +72,13 @@ class TransitionTable:
             raise TableError(f"no column '{schema.reward}': offline reinforcement learning needs rewards")
         rows, _ = trajectories.split_rows(0.0)
         if not len(rows):
-            raise TableError("no trajectory has two rows: there is nothing to learn from")
+            raise TableError("no trajectory has two rows: a policy cannot be learned")
         action = trajectories.action[rows]
         if not discrete and action.abs().max() > 1 + 1e-5:
             raise TableError(f"actions must lie in [-1, 1], but one is {float(action.abs().max()):g} in size")
         states = trajectories.state.double()
         mean, std = states.mean(0), states.std(0, correction=0)
-        # Rounding leaves a column of one value a deviation that is nearly zero.
+        # Rounding gives a constant column a tiny deviation.
         std = torch.where(states.amax(0) > states.amin(0), std, 1.0)
         scaled = ((states - mean) / std).float()
         reward = trajectories.reward[rows].double()
@@ -87,7 +87,7 @@ class TransitionTable:
             mean=mean.float(),
             std=std.float(),
             state=scaled[rows],
-            following=scaled[rows + 1],
+            next_state=scaled[rows + 1],
             action=action[:, None].float() if discrete else action.clamp(-1, 1),
             reward=(reward * reward_size / torch.where(size > 0, size, 1.0)).float()[:, None],
             terminal=trajectories.ends(rows).float()[:, None],
@@ -103,20 +103,20 @@ def train(
     ----------
     d3rlpy : module
     config : LearnableConfig
-        Of d3rlpy.
+        Configuration of a d3rlpy algorithm.
     table : TransitionTable
     action_size : int
         Number of discrete actions, or of coordinates of continuous ones.
     steps : int
     seed : int
-        Same seed, same networks; torch's global generator is left as it was.
+        Seed of the networks; torch's global generator is restored.
     label : str
-        Names a progress bar.
+        Label of the progress bar.
 
     Returns
     -------
     QLearningAlgoBase
-        Of d3rlpy.
+        The trained algorithm of d3rlpy.
     """
     generator = torch.Generator().manual_seed(seed)
     ones = torch.ones(config.batch_size, 1).numpy()
@@ -126,7 +126,7 @@ def train(
         algorithm = config.create(device="cpu:0")
         algorithm.create_impl(table.state.shape[1:], action_size)
         for _ in track(range(steps), f"{label}: learning", transient=True, disable=steps < _LONG):
-            # With replacement, also where a trajectory is shorter than a batch: on the whole table values diverge.
+            # Draw with replacement even from small tables, since values diverge on batches of the whole table.
             index = torch.randint(len(table.state), (config.batch_size,), generator=generator)
             actions = table.action[index].numpy()
             algorithm.update(
@@ -134,8 +134,8 @@ def train(
                     observations=table.state[index].numpy(),
                     actions=actions,
                     rewards=table.reward[index].numpy(),
-                    next_observations=table.following[index].numpy(),
-                    # Neither algorithm looks at them.
+                    next_observations=table.next_state[index].numpy(),
+                    # Not used by either algorithm.
                     next_actions=actions,
                     terminals=table.terminal[index].numpy(),
                     intervals=ones,
@@ -146,7 +146,7 @@ def train(
 
 
 def copy_net(module: nn.Module, depth: int) -> Net:
-    """The first `depth` linear layers of a network of d3rlpy: its encoder and the output that follows it."""
+    """Copy the first `depth` linear layers of a d3rlpy network: its encoder and its output."""
     linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
     return copy_layers(linear[:depth])
 
@@ -161,7 +161,7 @@ def import_d3rlpy() -> ModuleType:
     """
     precision = torch.get_float32_matmul_precision()
     try:
-        # The import prints that gym is no longer maintained; errors are raised all the same.
+        # The import prints a warning about gym; errors are still raised.
         with contextlib.redirect_stderr(io.StringIO()):
             return import_module("d3rlpy")
     except ImportError as error:
@@ -169,5 +169,5 @@ def import_d3rlpy() -> ModuleType:
             "learning by BCQ or CQL needs d3rlpy: pip install 'persim-lightning[baselines]'"
         ) from error
     finally:
-        # Where there is a GPU, the import also makes everybody's matrix products less precise.
+        # On machines with a GPU, the import lowers the global precision of matrix products.
         torch.set_float32_matmul_precision(precision)

@@ -1,6 +1,6 @@
 """Offline reinforcement learning without a model, through d3rlpy: BCQ and CQL.
 
-d3rlpy is an optional dependency: it is needed to learn policies, not to use them.
+d3rlpy is an optional dependency, needed to learn policies but not to use them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from persim_lightning.policies.rules import BestOfSamples, HighestLikelyValue, H
 
 
 class _D3rlpyLearner(Learner):
-    """What BCQ and CQL share: an algorithm of d3rlpy for each kind of actions, and a rule that acts as it does.
+    """Base of BCQ and CQL: trains an algorithm of d3rlpy, and copies its networks into a rule that acts.
 
-    Subclasses say which algorithm, and which of its networks the rule needs.
+    Subclasses configure the algorithm and choose the networks for each kind of actions.
     """
 
-    # Of discrete actions, and of continuous ones.
+    # For discrete and for continuous actions.
     _rules: tuple[type[Rule], type[Rule]]
 
     def __init__(self, hidden: tuple[int, ...], batch: int, discount: float, reward_size: float) -> None:
@@ -65,7 +65,7 @@ class _D3rlpyLearner(Learner):
 
 
 class BCQ(_D3rlpyLearner):
-    """Batch-constrained Q-learning: values are maximized over actions that the data support only.
+    """Batch-constrained Q-learning: maximizes values only over actions that the data support.
 
     Parameters
     ----------
@@ -76,21 +76,20 @@ class BCQ(_D3rlpyLearner):
         Transitions of a gradient step.
     discount : float
     reward_size : float
-        Root mean square that rewards are scaled to.
+        Root mean square of scaled rewards.
     target_interval : int
         Gradient steps between copies of the value network to its target; discrete actions only.
     threshold : float
-        How likely an action must be in the data, as a share of the likeliest action's probability, to be chosen;
-        discrete actions only.
+        Minimum probability of an action in the data, as a share of the most likely action's; discrete actions only.
     logit_penalty : float
-        Weight of the squared logits of the network that tells how likely actions are; discrete actions only. d3rlpy's
-        own .5 would shrink even a deterministic behavior's probabilities to within the threshold.
+        Weight of the squared logits of the behavior network; discrete actions only. d3rlpy's default .5 shrinks the
+        probabilities of even a deterministic behavior to within the threshold.
     target_rate : float
-        Step of the running average that target networks are; continuous actions only.
+        Rate of the running average of target networks; continuous actions only.
     flexibility : float
-        Largest perturbation of an action like those of the data; continuous actions only.
+        Largest perturbation of a sampled action; continuous actions only.
     samples : int
-        Actions of which the best is taken, in targets and while acting; continuous actions only.
+        Number of sampled actions, of which the best is used in targets and in acting; continuous actions only.
 
     References
     ----------
@@ -157,29 +156,29 @@ class BCQ(_D3rlpyLearner):
 
 
 class CQL(_D3rlpyLearner):
-    """Conservative Q-learning: values of actions that the data do not support are pushed down.
+    """Conservative Q-learning: penalizes values of actions that are not in the data.
 
     Parameters
     ----------
     hidden : tuple of int
         Widths of the hidden layers of every network.
     learning_rate : float
-        Of the values.
+        Learning rate of the values.
     actor_rate : float
         Learning rate of the policy; continuous actions only.
     batch : int
         Transitions of a gradient step.
     discount : float
     reward_size : float
-        Root mean square that rewards are scaled to. The larger, the less the penalty weighs.
+        Root mean square of scaled rewards. Larger rewards lower the relative weight of the penalty.
     conservatism : float
         Weight of the penalty on values of actions that are not in the data.
     target_interval : int
         Gradient steps between copies of the value network to its target; discrete actions only.
     target_rate : float
-        Step of the running average that target networks are; continuous actions only.
+        Rate of the running average of target networks; continuous actions only.
     samples : int
-        Actions that the penalty is estimated from, of each of three kinds; continuous actions only.
+        Number of actions of each of three kinds that estimate the penalty; continuous actions only.
 
     References
     ----------
@@ -226,9 +225,9 @@ class CQL(_D3rlpyLearner):
             actor_learning_rate=self._actor_rate,
             critic_learning_rate=self._rate,
             temp_learning_rate=self._actor_rate,
-            # The temperature is worth what a reward is.
+            # The temperature has the units of a reward.
             initial_temperature=self._reward_size,
-            # A fixed weight, as in the paper's experiments with MuJoCo.
+            # Fixed weight, as in the paper's MuJoCo experiments.
             alpha_learning_rate=0.0,
             conservative_weight=self._conservatism,
             actor_encoder_factory=encoder,

@@ -1,4 +1,4 @@
-"""Model-free and offline model-based learners as methods: one policy for all agents, or one for each."""
+"""Offline learners as methods: one policy for all agents, or one for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from persim_lightning.methods.persim import fit_population
 
 
 class FittedPolicies(Fitted):
-    """One policy for all agents, or one for each of the task's.
+    """One policy for all agents, or one for each agent of the task.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class FittedPolicies(Fitted):
 
     def save(self, folder: Path) -> None:
         for index, policy in enumerate(self.policies):
-            policy.save(_place(folder, index))
+            policy.save(_policy_folder(folder, index))
 
 
 class OfflineRL(Method):
@@ -49,7 +49,7 @@ class OfflineRL(Method):
     ----------
     learner : Learner
     scope : {'population', 'agent'}
-        One policy from all trajectories (-P), or for every agent one from its own (-A).
+        One policy from all trajectories (-P), or one for every agent from its trajectory (-A).
     """
 
     def __init__(self, learner: Learner, scope: Literal["population", "agent"]) -> None:
@@ -70,15 +70,15 @@ class OfflineRL(Method):
 
 
 class OnPerSim(Method):
-    """An offline learner for every agent, on its recorded trajectory and on further ones that PerSim simulates.
+    """An offline learner for every agent, on its recorded trajectory and on trajectories simulated by PerSim.
 
-    The simulated ones are made by MPC on the agent's simulator (PerSim, section 6).
+    MPC on the agent's simulator chooses the simulated actions (PerSim, section 6).
 
     Parameters
     ----------
     learner : Learner
     trajectories : int
-        Simulated trajectories of every agent.
+        Number of simulated trajectories of every agent.
     """
 
     def __init__(self, learner: Learner, trajectories: PositiveInt = 5) -> None:
@@ -102,10 +102,10 @@ class OnPerSim(Method):
         return _load(self._learner, task, folder, len(task.agents))
 
     def simulate(self, task: Task) -> Trajectories:
-        """Trajectories of the task's agents on their own simulators, by MPC.
+        """Simulate trajectories of the task's agents by MPC on their simulators.
 
-        They begin where trajectories of the population began: from the one state in which the agent itself was first
-        recorded, the same plans would make the same trajectory every time.
+        Initial states are those of the population's trajectories, since MPC from the agent's single initial state would
+        give the same trajectory every time.
         """
         population, environment = fit_population(task), task.environment
         simulator = PersonalizedSimulator(population, task.recordings.train, environment)
@@ -114,8 +114,8 @@ class OnPerSim(Method):
             mpc, _ = simulator_mpc(environment, population, [agent], self._trajectories, task.planning)
             generator = torch.Generator().manual_seed(task.seed)
 
-            def act(observed: np.ndarray, _: np.random.Generator) -> np.ndarray:
-                actions: np.ndarray = mpc(torch.from_numpy(observed), generator).numpy()
+            def act(observation: np.ndarray, _: np.random.Generator) -> np.ndarray:
+                actions: np.ndarray = mpc(torch.from_numpy(observation), generator).numpy()
                 return actions
 
             return act
@@ -132,8 +132,8 @@ def _learn(learner: Learner, task: Task, chosen: Sequence[Trajectories]) -> Fitt
 
 
 def _load(learner: Learner, task: Task, folder: Path, count: int) -> FittedPolicies:
-    return FittedPolicies([learner.load(_place(folder, index), task.environment) for index in range(count)])
+    return FittedPolicies([learner.load(_policy_folder(folder, index), task.environment) for index in range(count)])
 
 
-def _place(folder: Path, index: int) -> Path:
+def _policy_folder(folder: Path, index: int) -> Path:
     return folder / f"policy-{index}"
