@@ -28,7 +28,7 @@ VARIANTS: dict[str, list[tuple[int, ...]]] = {
 
 
 def ranks_options(ranks: tuple[int, ...]) -> list[str]:
-    """Options of tools/fit.py."""
+    """Options of persim fit."""
     if len(ranks) == 1:
         return ["--model.rank", str(ranks[0])]
     named = zip(("agent", "state", "action"), ranks, strict=True)
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--env", required=True, choices=list(VARIANTS))
     parser.add_argument("--root", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, help="JSON to write as well")
-    parser.add_argument("options", nargs="*", help="further options for tools/fit.py, after --")
+    parser.add_argument("options", nargs="*", help="further options for persim fit, after --")
     given = parser.parse_args()
     results = [measure(given.env, ranks, given.root, given.options) for ranks in VARIANTS[given.env]]
     rows = [

@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", required=True, choices=list(AUTHORS))
     parser.add_argument("--reference", required=True, type=Path)
-    parser.add_argument("options", nargs="*", help="further options for tools/fit.py, after --")
+    parser.add_argument("options", nargs="*", help="further options for persim fit, after --")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tables = {"path": "random", "test_path": "test", "agents_path": "agents"}

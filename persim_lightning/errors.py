@@ -19,3 +19,16 @@ class SimulatorFileError(PersimError):
 
 class FitInterruptedError(PersimError):
     """Training was interrupted; the message says how to resume it."""
+
+
+class MissingPackageError(ConfigurationError):
+    """An optional package is not installed.
+
+    Parameters
+    ----------
+    purpose, package, extra : str
+        What needs which package, and the extra of this package that installs it.
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'persim-lightning[{extra}]'")

@@ -153,7 +153,18 @@ class PersonalizedSimulator:
         check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
         # Keep strings, which TableColumns refuses; list() would split them into letters.
         roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]
-        columns = TableColumns(*(roles[0], roles[1], agent, time, episode, reward, terminated, roles[2], step, gaps))
+        columns = TableColumns(
+            state=roles[0],
+            action=roles[1],
+            agent=agent,
+            time=time,
+            episode=episode,
+            reward=reward,
+            terminated=terminated,
+            categorical=roles[2],
+            step=step,
+            gaps=gaps,
+        )
         source, name = as_table(table)
         trajectories = user_trajectories(source, columns, name)
         sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}

@@ -15,7 +15,7 @@ from typing import Any
 from persim_lightning.benchmark.cell import Folders, Outcome, run_cell
 from persim_lightning.benchmark.engine import DIED
 from persim_lightning.benchmark.grid import Cell
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, MissingPackageError
 
 # Names in ray.exceptions: the process, its memory, its node, or the node that held its result.
 _LOST = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError")
@@ -80,7 +80,7 @@ def ray_engine(address: str, jobs: int | None, threads: int) -> Iterator[RayEngi
         If Ray is not installed, there is no such cluster, or it is too small.
     """
     if importlib.util.find_spec("ray") is None:
-        raise ConfigurationError("--engine ray needs Ray: pip install 'persim-lightning[cluster]'")
+        raise MissingPackageError("--engine ray", "Ray", "cluster")
     # Ray must not prompt for usage reports.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray

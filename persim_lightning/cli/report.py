@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from persim_lightning.api.simulator import PersonalizedSimulator
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, MissingPackageError
 from persim_lightning.store.names import REPORT
 from persim_lightning.support.files import atomic_write, check_writable
 from persim_lightning.support.parsing import CommandParser, choose_agents
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     try:
         from persim_lightning.report.page import offered_agents, report_page
     except ImportError as error:
-        raise ConfigurationError(f"reports need plotly: pip install 'persim-lightning[report]' ({error})") from error
+        raise MissingPackageError("a report", "plotly", "report") from error
     out = args.out or args.run / REPORT
     if not args.run.is_dir():
         raise ConfigurationError(f"{args.run}: no such folder")

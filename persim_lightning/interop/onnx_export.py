@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, MissingPackageError
 from persim_lightning.models.agent_simulator import AgentSimulator
 from persim_lightning.models.contraction import select_outputs, with_angles
 from persim_lightning.models.population import FittedPopulation
@@ -73,7 +73,7 @@ def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> P
         import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ConfigurationError("ONNX needs further packages: pip install 'persim-lightning[interop]'") from error
+        raise MissingPackageError("export to ONNX", "onnx and onnxscript", "interop") from error
     schema, simulator = population.schema, population.personalize(agent)
     state = torch.zeros(simulator.members, 2, schema.state_dim)
     action = torch.zeros(2, dtype=torch.int64) if schema.num_actions is not None else torch.zeros(2, schema.action_dim)

@@ -74,11 +74,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
     SimulatorFileError
         If the file is missing or damaged.
     """
+    return dict(_read_settings(folder)["facts"])
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Read the JSON of a saved policy, and check that it has `facts`."""
     path = folder / _SETTINGS
     if not path.is_file():
         raise SimulatorFileError(f"{path}: no such file")
     try:
-        return dict(json.loads(path.read_text())["facts"])
+        settings = json.loads(path.read_text())
+        return {**settings, "facts": dict(settings["facts"])}
     except (ValueError, KeyError, TypeError) as error:
         raise SimulatorFileError(f"{path}: not a readable policy ({type(error).__name__}: {error})") from error
 
@@ -99,15 +105,14 @@ def load_learned_policy(folder: Path, rule: type[Rule], environment: Environment
     SimulatorFileError
         If the files are missing or damaged, or hold another kind of policy.
     """
-    for path in (folder / _WEIGHTS, folder / _SETTINGS):
-        if not path.is_file():
-            raise SimulatorFileError(f"{path}: no such file")
+    settings = _read_settings(folder)
+    if not (folder / _WEIGHTS).is_file():
+        raise SimulatorFileError(f"{folder / _WEIGHTS}: no such file")
     try:
         weights = load((folder / _WEIGHTS).read_bytes())
-        settings = json.loads((folder / _SETTINGS).read_text())
         if settings.pop("rule") != rule.__name__:
             raise ValueError(f"its policy is not of the kind {rule.__name__}")
-        facts = dict(settings.pop("facts"))
+        facts = settings.pop("facts")
         state_dim = len(environment.state_names)
         sizes = rule.sizes(state_dim, environment.num_actions or len(environment.action_names))
         nets = {name: _read_net(weights, name, size) for name, size in sizes.items()}

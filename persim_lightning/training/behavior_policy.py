@@ -20,7 +20,7 @@ from torch import Tensor
 
 from persim_lightning.data.collecting.episodes import play
 from persim_lightning.envs import Environment
-from persim_lightning.errors import ConfigurationError, PersimError
+from persim_lightning.errors import ConfigurationError, MissingPackageError, PersimError
 from persim_lightning.policies.behavior import PolicyInfo, greedy_policy, save_policy
 
 _PACKAGES = ("stable-baselines3", "gymnasium", "mujoco", "torch", "numpy")
@@ -168,9 +168,7 @@ def _stable_baselines3() -> ModuleType:
     try:
         return import_module("stable_baselines3")
     except ImportError as error:
-        raise ConfigurationError(
-            "training policies needs stable-baselines3: pip install 'persim-lightning[policies]'"
-        ) from error
+        raise MissingPackageError("training of policies", "stable-baselines3", "policies") from error
 
 
 def _greedy_weights(model: Any, discrete: bool) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""tools/export.py."""
+"""`persim export`."""
 
 import minari
 import numpy as np

@@ -1,4 +1,4 @@
-"""`tools/plan.py` and MPC at the end of a fit, as users run them."""
+"""`persim plan`, and MPC at the end of a fit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""tools/report.py: a page that renders, works without network and says what the run says."""
+"""`persim report`: a page that renders without network and shows the run's results."""
 
 import json
 import sys

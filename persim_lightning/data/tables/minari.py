@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.errors import ConfigurationError, TableError
+from persim_lightning.errors import ConfigurationError, MissingPackageError, TableError
 from persim_lightning.types import Schema
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_minari(path: Path) -> MinariDataset:
     try:
         from minari import MinariDataset
     except ImportError as error:
-        raise TableError(f"{path}: reading needs minari: pip install 'persim-lightning[interop]'") from error
+        raise MissingPackageError(f"{path}: reading it", "minari", "interop") from error
     try:
         # If the spaces are missing, Minari would create the environment that the file names, which may be any code.
         if not {"observation_space", "action_space"} <= set(json.loads(description.read_text())):
@@ -162,7 +162,7 @@ def check_minari(folder: Path, dataset_id: str) -> None:
         import h5py  # noqa: F401  # minari imports it only when it writes
         from minari.dataset.minari_dataset import parse_dataset_id
     except ImportError as error:
-        raise ConfigurationError("Minari is not installed: pip install 'persim-lightning[interop]'") from error
+        raise MissingPackageError("export to Minari", "minari", "interop") from error
     if folder.exists():
         raise ConfigurationError(f"{folder} exists: choose another folder")
     try:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
-from persim_lightning.errors import ConfigurationError, TableError
+from persim_lightning.errors import ConfigurationError, MissingPackageError, TableError
 from persim_lightning.methods.contract import Learner
 from persim_lightning.methods.morel.dynamics_ensemble import fit_dynamics_ensemble
 from persim_lightning.methods.morel.pessimistic_mdp import PessimisticMDP, pessimism_of
@@ -150,4 +150,4 @@ def _trust_region() -> Any:
         try:
             return import_module("persim_lightning.methods.morel.trust_region")
         except ImportError as error:
-            raise ConfigurationError("MOReL needs sb3-contrib: pip install 'persim-lightning[baselines]'") from error
+            raise MissingPackageError("MOReL", "sb3-contrib", "baselines") from error

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
-from persim_lightning.errors import ConfigurationError, TableError
+from persim_lightning.errors import MissingPackageError, TableError
 from persim_lightning.policies.networks import Net, copy_layers
 
 # Steps above which training shows a progress bar.
@@ -165,9 +165,7 @@ def import_d3rlpy() -> ModuleType:
         with contextlib.redirect_stderr(io.StringIO()):
             return import_module("d3rlpy")
     except ImportError as error:
-        raise ConfigurationError(
-            "learning by BCQ or CQL needs d3rlpy: pip install 'persim-lightning[baselines]'"
-        ) from error
+        raise MissingPackageError("learning by BCQ or CQL", "d3rlpy", "baselines") from error
     finally:
         # On machines with a GPU, the import lowers the global precision of matrix products.
         torch.set_float32_matmul_precision(precision)
