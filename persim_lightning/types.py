@@ -149,7 +149,9 @@ class Schema:
         return tuple(ActionColumn(name, codes) for name in self.action)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Convert to plain values, which JSON and weights-only checkpoints can hold."""
+        columns = [[name, None if categories is None else list(categories)] for name, categories in self.action_columns]
+        return {**asdict(self), "state": list(self.state), "action": list(self.action), "action_columns": columns}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Schema:
