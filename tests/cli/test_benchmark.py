@@ -304,6 +304,13 @@ def test_a_method_that_only_predicts_plays_no_episodes(tmp_path, capsys):
     assert "1 cell, 1 of them already finished" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["smoke", "small", "paper", "table"])
+def test_presets_order_methods_that_they_have(name):
+    preset = yaml.safe_load((ROOT / f"conf/benchmark/{name}.yaml").read_text())
+    named = {*preset["start_first"], *preset["without_data"], *preset.get("episodes_of", {})}
+    assert named <= set(preset["methods"])
+
+
 def test_small_compares_the_methods_of_the_paper_and_smoke_runs_every_method():
     smoke, small, paper = (
         yaml.safe_load((ROOT / f"conf/benchmark/{name}.yaml").read_text())["methods"]
@@ -311,5 +318,3 @@ def test_small_compares_the_methods_of_the_paper_and_smoke_runs_every_method():
     )
     assert small == paper
     assert sorted(smoke) == sorted(path.stem for path in (ROOT / "conf/methods").glob("*.yaml"))
-    named = {*preset["start_first"], *preset["without_data"], *preset.get("episodes_of", {})}
-    assert named <= set(preset["methods"])
