@@ -41,6 +41,34 @@ class Transitions(NamedTuple):
     delta: Tensor
 
 
+class Chains(NamedTuple):
+    """A batch of chains of K steps, see :mod:`persim_lightning.data.chains`.
+
+    Attributes
+    ----------
+    agent : Tensor, shape (...), int64
+    state : Tensor, shape (..., D)
+        State in which the chain starts.
+    action : Tensor, shape (..., K) int64 or (..., K, A)
+    duration : Tensor, shape (..., K)
+        Base steps, zero after the end of the chain.
+    target : Tensor, shape (..., K, D)
+        States at the ends of the steps.
+    observed : Tensor, shape (..., K, D), bool
+        Coordinates of the targets that were observed.
+    scored : Tensor, shape (..., K, D), bool
+        Those of them that are predicted in training; others are on walls.
+    """
+
+    agent: Tensor
+    state: Tensor
+    action: Tensor
+    duration: Tensor
+    target: Tensor
+    observed: Tensor
+    scored: Tensor
+
+
 class Statistics(NamedTuple):
     """Statistics of a training set, each of shape (D,) or (A,).
 
@@ -89,6 +117,9 @@ class ActionColumn(NamedTuple):
     categories: tuple[int | str | bool, ...] | None
 
 
+_TUPLES = ("state", "action", "inputs", "events")
+
+
 @dataclass(frozen=True)
 class Schema:
     """Names and meanings of the columns in a table of trajectories.
@@ -98,9 +129,10 @@ class Schema:
     state : tuple of str
         State columns, in order.
     action : tuple of str
-        Action columns; exactly one where actions are discrete.
+        Action columns; exactly one where actions are discrete, none if nothing is decided and there are no inputs.
     num_actions : int or None
-        Number of discrete actions, coded 0 … num_actions-1; None where actions are continuous.
+        Number of discrete actions, coded 0 … num_actions-1 (1 if there are no action columns); None where actions are
+        continuous.
     agent, time : str
         Agent id column (integers or strings) and step column (consecutive integers within a trajectory).
     episode : str
@@ -114,9 +146,21 @@ class Schema:
         for each quantity and an indicator for each category, or a single column of codes. Empty if the table already
         contains actions in the form that simulators take.
     step : float, optional
-        Time between consecutive rows in the units of the user's table; None if `time` counts steps.
-    gaps : {'error', 'split'}
-        What to do if rows are missing in a further table: raise an error, or start a new trajectory.
+        Base step in the units of the user's table, see :class:`~persim_lightning.data.tables.times.Clock`; None if
+        `time` counts steps.
+    gaps : {'keep', 'error', 'split'}
+        What to do in a further table where rows are not one base step apart.
+    encoded : bool
+        Whether times and actions were converted from a user's table; False for tables in canonical form.
+    calendar : {'', 'month', 'business day'}
+        Unit in which `step` counts dates; empty for seconds, and for times that are numbers.
+    inputs : tuple of str
+        User columns among `action_columns` that are known but not decided, such as meals or weather.
+    events : tuple of str
+        User columns among `action_columns` whose values act for one base step, such as doses; others hold until the
+        next row.
+    covariates : tuple of ActionColumn
+        User columns that are constant for an agent.
     """
 
     state: tuple[str, ...]
@@ -130,6 +174,11 @@ class Schema:
     action_columns: tuple[ActionColumn, ...] = ()
     step: float | None = None
     gaps: str = "error"
+    encoded: bool = False
+    calendar: str = ""
+    inputs: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    covariates: tuple[ActionColumn, ...] = ()
 
     @property
     def state_dim(self) -> int:
@@ -150,14 +199,23 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, which JSON and weights-only checkpoints can hold."""
-        columns = [[name, None if categories is None else list(categories)] for name, categories in self.action_columns]
-        return {**asdict(self), "state": list(self.state), "action": list(self.action), "action_columns": columns}
+        columns, covariates = (
+            [[name, None if categories is None else list(categories)] for name, categories in part]
+            for part in (self.action_columns, self.covariates)
+        )
+        lists = {name: list(getattr(self, name)) for name in _TUPLES}
+        return {**asdict(self), **lists, "action_columns": columns, "covariates": covariates}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Schema:
-        columns = [
-            ActionColumn(name, None if categories is None else tuple(categories))
-            for name, categories in values.get("action_columns", ())
-        ]
-        tuples = {"state": tuple(values["state"]), "action": tuple(values["action"]), "action_columns": tuple(columns)}
-        return cls(**{**values, **tuples})
+        columns, covariates = (
+            tuple(
+                ActionColumn(name, None if categories is None else tuple(categories))
+                for name, categories in values.get(part, ())
+            )
+            for part in ("action_columns", "covariates")
+        )
+        tuples = {name: tuple(values.get(name, ())) for name in _TUPLES}
+        # Older files do not say whether the table was encoded.
+        encoded = values.get("encoded", bool(columns))
+        return cls(**{**values, **tuples, "action_columns": columns, "covariates": covariates, "encoded": encoded})

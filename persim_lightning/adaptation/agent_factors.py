@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from persim_lightning.adaptation.posterior import FactorPosterior, moment_prior
+from persim_lightning.models.chained import chain_errors, expand_members
 from persim_lightning.models.simulator import Simulator
-from persim_lightning.types import Transitions
+from persim_lightning.types import Chains, Transitions
 
 # Rounds that alternate between noise and factors; each reads the training set twice.
 _NOISE_ROUNDS = 2
@@ -20,7 +21,7 @@ _NOISE_FLOOR = 1e-14
 
 
 @torch.no_grad()
-def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable[Transitions]]) -> None:
+def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable[Transitions | Chains]]) -> None:
     """Replace every agent's factor, in place, by its posterior mean given its transitions.
 
     Empirical Bayes: the noise of each member and coordinate is estimated from residuals, the mean and covariance of the
@@ -31,16 +32,17 @@ def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable
     Parameters
     ----------
     simulator : Simulator
-    transitions : callable, () -> iterable of Transitions
-        The training set, each transition once: agent (B,), state (B, D), action (B,)|(B, A), delta (B, D).
+    transitions : callable, () -> iterable of Transitions or Chains
+        The training set, each transition or chain once, shapes (B, ...).
     """
     encoder = simulator.agent_encoder
     prior = moment_prior(encoder.table())
     for _ in range(_NOISE_ROUNDS):
         simulator.noise.copy_(residual_variance(simulator, transitions()))
         posterior = FactorPosterior(simulator, prior, simulator.num_agents)
+        point = encoder.table().double()
         for batch in transitions():
-            posterior.update(batch)
+            posterior.update(batch, point)
         for _ in range(_PRIOR_ROUNDS):
             between = moment_prior(posterior.mean)
             posterior.prior = between._replace(covariance=between.covariance + posterior.mean_covariance())
@@ -51,12 +53,17 @@ def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable
 
 
 @torch.no_grad()
-def residual_variance(simulator: Simulator, batches: Iterable[Transitions]) -> Tensor:
+def residual_variance(simulator: Simulator, batches: Iterable[Transitions | Chains]) -> Tensor:
     """Compute every member's mean squared error by coordinate, normalized units, shape (M, D), float64, floored."""
-    total, count = torch.zeros_like(simulator.noise, dtype=torch.float64), 0
+    total, count = torch.zeros_like(simulator.noise, dtype=torch.float64), torch.zeros_like(simulator.delta_rms)
     for batch in batches:
+        if isinstance(batch, Chains):
+            error = chain_errors(simulator, expand_members(batch, simulator.members))
+            total += error.square().double().sum((1, 2))
+            count += batch.scored.sum((0, 1))
+            continue
         shared = Transitions(*(value.expand(simulator.members, *value.shape) for value in batch))
         predicted = simulator.normalized_delta(shared.agent, shared.state, shared.action)
         total += (predicted - batch.delta / simulator.delta_rms).square().double().sum(1)
         count += batch.agent.numel()
-    return (total / count).clamp(min=_NOISE_FLOOR)
+    return (total / count.clamp(min=1)).clamp(min=_NOISE_FLOOR)

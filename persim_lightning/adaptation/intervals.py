@@ -47,7 +47,9 @@ def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS) -> Tensor:
 
 
 @torch.no_grad()
-def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+def sampled_rollouts(
+    population: FittedPopulation, factors: Tensor, states: Tensor, actions: Tensor, duration: Tensor | None = None
+) -> Tensor:
     """Roll out every member under draws of agents' factors.
 
     Parameters
@@ -57,6 +59,7 @@ def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tens
         Draws of the factor of each row's agent, from :func:`drawn_factors`.
     states : Tensor, shape (B, D)
     actions : Tensor, shape (B, H) or (B, H, A)
+    duration : Tensor, shape (B, H), optional
 
     Returns
     -------
@@ -64,14 +67,32 @@ def sampled_rollouts(population: FittedPopulation, factors: Tensor, states: Tens
     """
     draws, batch = factors.shape[1:3]
     simulator = population.simulator
-    repeated = states.repeat(draws, 1), actions.repeat(draws, *[1] * (actions.ndim - 1))
+    spans = None if duration is None else duration.repeat(draws, 1)
+    repeated = states.repeat(draws, 1), actions.repeat(draws, *[1] * (actions.ndim - 1)), spans
     many = simulator.rollout_factors(factors.flatten(1, 2).to(simulator.delta_rms), *repeated)
     return many.unflatten(1, (draws, batch)).flatten(0, 1)
 
 
 def spread(rollouts: Tensor, delta_rms: Tensor) -> Tensor:
     """Compute the floored standard deviation over members and draws, (S, B, H+1, D) -> (B, H, D), from step 1 on."""
-    return rollouts[:, :, 1:].std(0, correction=0).clamp(min=1e-30).maximum(SPREAD_FLOOR * delta_rms)
+    return floored_spread(rollouts[:, :, 1:], delta_rms)
+
+
+def floored_spread(rollouts: Tensor, delta_rms: Tensor) -> Tensor:
+    """Compute the floored standard deviation over members and draws, (S, B, H, D) -> (B, H, D)."""
+    return rollouts.std(0, correction=0).clamp(min=1e-30).maximum(SPREAD_FLOOR * delta_rms)
+
+
+def bucket(elapsed: Tensor) -> Tensor:
+    """Index of the base step in which a time lies: 0 for times up to one base step."""
+    return (elapsed - 1e-4).ceil().long().sub(1).clamp(min=0)
+
+
+def _quantiles(scores: Tensor) -> Tensor:
+    """Conformal quantiles of sorted scores: the ceil((n + 1)·level)-th smallest; a normal distribution's of none."""
+    if not len(scores):
+        return math.sqrt(2) * torch.erfinv(torch.tensor(LEVELS))
+    return scores[[min(len(scores), math.ceil((len(scores) + 1) * level)) - 1 for level in LEVELS]]
 
 
 @dataclass(frozen=True)
@@ -89,17 +110,22 @@ class Calibration:
     factors: Tensor
 
     @classmethod
-    def of(cls, errors: Tensor, spreads: Tensor, valid: Tensor) -> Calibration:
+    def of(cls, errors: Tensor, spreads: Tensor, valid: Tensor, elapsed: Tensor | None = None) -> Calibration:
         """Calibrate on held-out tails.
 
         Parameters
         ----------
         errors, spreads : Tensor, shape (B, H, D)
             Predicted minus recorded states, and their spreads from :func:`spread`.
-        valid : Tensor, shape (B, H), bool
-            Steps that exist in a tail. Horizons with fewer than ten tails use the factors of the previous horizon.
+        valid : Tensor, shape (B, H) or (B, H, D), bool
+            States that are recorded in a tail. Horizons with fewer than ten tails use the previous horizon's factors.
+        elapsed : Tensor, shape (B, H), optional
+            Base steps since the start of the rollout; 1, 2, … by default.
         """
         scores = errors.abs() / spreads
+        if elapsed is not None or valid.ndim == 3:
+            steps = torch.arange(1, scores.shape[1] + 1.0).expand(scores.shape[:2]) if elapsed is None else elapsed
+            return cls._of_uneven(scores, valid if valid.ndim == 3 else valid[..., None].expand_as(scores), steps)
         factors = scores.new_empty(len(LEVELS), *scores.shape[1:])
         for h in range(scores.shape[1]):
             own = scores[valid[:, h], h].sort(0).values
@@ -109,6 +135,23 @@ class Calibration:
             # The conformal quantile: the ceil((n + 1)·level)-th smallest score.
             place = [min(len(own), math.ceil((len(own) + 1) * level)) - 1 for level in LEVELS]
             factors[:, h] = own[place]
+        return cls(LEVELS, factors)
+
+    @classmethod
+    def _of_uneven(cls, scores: Tensor, valid: Tensor, elapsed: Tensor) -> Calibration:
+        """Calibrate by base step, on scores (B, H, D) of which `valid` (B, H, D) exist, after `elapsed` (B, H)."""
+        step = bucket(elapsed)[..., None].expand_as(scores)
+        horizon = int(step[valid].max()) + 1 if bool(valid.any()) else 1
+        factors = scores.new_full((len(LEVELS), horizon, scores.shape[-1]), torch.nan)
+        for d in range(scores.shape[-1]):
+            pooled = scores[..., d][valid[..., d]].sort().values
+            for h in range(horizon):
+                own = scores[..., d][valid[..., d] & (step[..., d] == h)].sort().values
+                if len(own) < _MIN_TAILS:
+                    # Too few: as before, or all horizons together.
+                    factors[:, h, d] = factors[:, h - 1, d] if h else _quantiles(pooled)
+                    continue
+                factors[:, h, d] = _quantiles(own)
         return cls(LEVELS, factors)
 
     def check(self, level: float) -> None:
@@ -145,12 +188,17 @@ class Calibration:
 
     def half_width(self, spreads: Tensor, level: float) -> Tensor:
         """Compute half widths of intervals, (B, H, D) -> (B, H, D), for a level within the calibrated ones."""
-        steps = torch.arange(spreads.shape[1]).clamp(max=self.factors.shape[1] - 1)
+        return self.half_width_after(spreads, torch.arange(1, spreads.shape[1] + 1.0), level)
+
+    def half_width_after(self, spreads: Tensor, elapsed: Tensor, level: float) -> Tensor:
+        """Compute half widths (..., D) of spreads (..., D) after `elapsed` (...) base steps."""
+        step = bucket(elapsed)
         place = torch.tensor(self.levels)
         upper = int(torch.searchsorted(place, level).clamp(1, len(place) - 1))
         share = (level - self.levels[upper - 1]) / (self.levels[upper] - self.levels[upper - 1])
-        factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)[steps]
+        factor = torch.lerp(self.factors[upper - 1], self.factors[upper], share)
+        factor = factor[step.clamp(max=self.factors.shape[1] - 1)]
         # Errors may accumulate beyond the calibrated horizon, so intervals there are at least those of the spread.
-        beyond = torch.arange(spreads.shape[1])[:, None] >= self.factors.shape[1]
+        beyond = (step >= self.factors.shape[1])[..., None]
         normal = math.sqrt(2) * torch.erfinv(torch.tensor(level))
         return spreads * torch.where(beyond, factor.clamp(min=normal), factor)

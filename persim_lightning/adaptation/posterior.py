@@ -7,18 +7,21 @@ adaptation and intervals all use this one posterior.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.designs import agent_designs
+from persim_lightning.adaptation.designs import agent_designs, linearized
 from persim_lightning.errors import SimulatorFileError
 from persim_lightning.models.simulator import Simulator
-from persim_lightning.types import Transitions
+from persim_lightning.types import Chains, Transitions
 
 # Share of the mean variance that is added to all, so that covariances can be inverted where agents hardly differ.
 _VARIANCE_FLOOR = 1e-10
+# Gauss-Newton rounds for chains, whose predictions are not linear in the factors.
+_CHAIN_ROUNDS = 3
 # Agents that are solved for together, since a solver needs several times the memory of its input.
 _BLOCK = 4096
 
@@ -62,6 +65,31 @@ def floored(covariance: Tensor) -> Tensor:
     return covariance + torch.diag_embed(floor[:, None].expand(covariance.shape[:2]))
 
 
+def fit_posterior(
+    simulator: Simulator, prior: FactorPrior, num_agents: int, batches: Callable[[], Iterable[Transitions | Chains]]
+) -> FactorPosterior:
+    """Compute the posterior of agents' factors from all batches; chains take a few Gauss-Newton rounds.
+
+    Parameters
+    ----------
+    simulator : Simulator
+    prior : FactorPrior
+    num_agents : int
+    batches : callable, () -> iterable of Transitions or Chains
+        Agents are numbered 0 … N-1.
+    """
+    point: Tensor | None = None
+    for _ in range(_CHAIN_ROUNDS):
+        posterior, linear = FactorPosterior(simulator, prior, num_agents), True
+        for batch in batches():
+            posterior.update(batch, point)
+            linear &= isinstance(batch, Transitions)
+        if linear:
+            break
+        point = posterior.mean
+    return posterior
+
+
 class FactorPosterior:
     """Gaussian posterior of the factors of N agents, updated by transitions in any order and in any portions.
 
@@ -92,8 +120,23 @@ class FactorPosterior:
         self._moment = torch.zeros(shape, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def update(self, batch: Transitions) -> FactorPosterior:
-        """Add transitions: agent (B,) as 0 … N-1, state (B, D), action (B,)|(B, A), delta (B, D)."""
+    def update(self, batch: Transitions | Chains, point: Tensor | None = None) -> FactorPosterior:
+        """Add transitions or chains (B, ...) of the agents 0 … N-1.
+
+        Parameters
+        ----------
+        batch : Transitions or Chains
+        point : Tensor, shape (M, N, R), optional
+            Factors at which chains, which are not linear in them, are linearized; the prior's mean by default.
+        """
+        if isinstance(batch, Chains):
+            factors = self.prior.mean.expand_as(self._moment) if point is None else point
+            linear = linearized(self._simulator, batch, factors[:, batch.agent])
+            # The noise of every coordinate, for all steps of a chain.
+            weighted = linear.design / self._noise.repeat(1, 1, batch.duration.shape[1])[..., None]
+            self._gram.index_add_(1, batch.agent, torch.einsum("mbdr,mbds->mbrs", weighted, linear.design))
+            self._moment.index_add_(1, batch.agent, torch.einsum("mbdr,mbd->mbr", weighted, linear.target))
+            return self
         design = agent_designs(self._simulator, batch)
         target = (batch.delta / self._simulator.delta_rms).double()
         weighted = design / self._noise[..., None]

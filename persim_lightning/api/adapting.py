@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.covariate_prior import covariate_prior
 from persim_lightning.adaptation.extend import extend_population
-from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, population_prior
+from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
+from persim_lightning.data.chains import sample_batches
 from persim_lightning.data.tables.covariates import covariates_from_table
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.user import read_like
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.types import Chains, Transitions
 
 
 def adapt_population(
-    population: FittedPopulation, rows: Any, covariates: Any, known_covariates: Any
+    population: FittedPopulation,
+    rows: Any,
+    covariates: Any = None,
+    known_covariates: Any = None,
+    recorded: Trajectories | None = None,
 ) -> tuple[FittedPopulation, Trajectories | None]:
     """Add agents to a population, with posterior means as factors.
 
@@ -28,7 +35,10 @@ def adapt_population(
     ----------
     population : FittedPopulation
     rows, covariates, known_covariates : table, optional
-        As for :meth:`~persim_lightning.api.simulator.PersonalizedSimulator.adapt`.
+        As for :meth:`~persim_lightning.api.simulator.PersonalizedSimulator.adapt`; rows may also be trajectories.
+
+    recorded : Trajectories, optional
+        Training trajectories, whose covariates determine the prior of new agents that have covariates in their rows.
 
     Returns
     -------
@@ -46,21 +56,25 @@ def adapt_population(
         raise ConfigurationError("adapt needs rows, covariates, or both")
     if len(population.agent_ids) < 2:
         raise ConfigurationError("adapt needs several fitted agents, to estimate how agents differ")
-    seen = None if rows is None else read_like(population.schema, rows, "rows")
+    seen = rows if rows is None or isinstance(rows, Trajectories) else read_like(population.schema, rows, "rows")
     if covariates is None:
         assert seen is not None
-        prior, ids = population_prior(population.simulator), seen.agent_ids
+        prior, ids = _own_prior(population, recorded, seen) or population_prior(population.simulator), seen.agent_ids
     else:
         prior, ids = _covariate_prior(population, seen, covariates, known_covariates)
     _check_ids(ids, population.agent_ids)
-    posterior = FactorPosterior(population.simulator, prior, len(ids))
-    if seen is not None:
-        index = {label: row for row, label in enumerate(ids)}
-        position = torch.tensor([index[label] for label in seen.agent_ids])
-        free = seen.free_rows(seen.split_rows(0.0)[0], population.simulator.walls.contacts)
-        batch = seen.transitions(free, seen.row_agent())
-        posterior.update(batch._replace(agent=position[batch.agent]))
-    return extend_population(population, ids, posterior.mean), seen
+    simulator = population.simulator
+    if seen is None:
+        return extend_population(population, ids, FactorPosterior(simulator, prior, len(ids)).mean), seen
+    index = {label: row for row, label in enumerate(ids)}
+    position = torch.tensor([index[label] for label in seen.agent_ids])
+    rows = seen.split_rows(0.0)[0]
+
+    def batches() -> Iterator[Transitions | Chains]:
+        for batch in sample_batches(seen, rows, simulator.walls.contacts):
+            yield batch._replace(agent=position[batch.agent])
+
+    return extend_population(population, ids, fit_posterior(simulator, prior, len(ids), batches).mean), seen
 
 
 def _covariate_prior(
@@ -87,6 +101,33 @@ def _covariate_prior(
     factors = population.simulator.agent_encoder.table().detach()
     factors = factors[:, population.index(fitted)] if fitted else factors[:, :0]
     return CovariateMap(known_values, factors)(values[:, order]), ids
+
+
+def _own_prior(population: FittedPopulation, recorded: Trajectories | None, seen: Trajectories) -> FactorPrior | None:
+    """Prior of new agents from covariates that are columns of their table; None if there are none."""
+    if recorded is None or recorded.covariates is None or seen.covariates is None:
+        return None
+    agents = population.index(recorded.agent_ids)
+    return covariate_prior(population, agents, recorded.covariates.numpy(), seen.covariates.numpy())
+
+
+def with_covariate_prior(population: FittedPopulation, recorded: Trajectories, tail: float = 0.0) -> FittedPopulation:
+    """Refit the factors of agents under the prior of their covariates; the same population if there are none."""
+    if recorded.covariates is None:
+        return population
+    agents = population.index(recorded.agent_ids)
+    values = recorded.covariates.numpy()
+    prior = covariate_prior(population, agents, values, values)
+    if prior is None:
+        return population
+    simulator, rows = population.simulator, recorded.split_rows(tail)[0]
+    posterior = fit_posterior(
+        simulator, prior, len(agents), lambda: sample_batches(recorded, rows, simulator.walls.contacts)
+    )
+    with torch.no_grad():
+        deviation = posterior.mean.to(simulator.delta_rms) - simulator.agent_encoder.shared
+        simulator.agent_encoder.deviation[:, agents] = deviation
+    return population
 
 
 def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:

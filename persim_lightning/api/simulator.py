@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,17 @@ from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.api.action_space import table_action_space
 from persim_lightning.api.adapting import adapt_population
 from persim_lightning.api.answers import Plan, Prediction
+from persim_lightning.api.forecasting import NO_CALIBRATION, forecast_rows
 from persim_lightning.api.inputs import State, action_array, check_positive, find_moment, state_array
 from persim_lightning.api.storage import load_calibration, load_recorded, load_saved_outcomes, save_parts
 from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.tables.columns import TableColumns
-from persim_lightning.data.tables.sources import as_table
-from persim_lightning.data.tables.user import user_trajectories
+from persim_lightning.data.tables.sources import as_table, like
+from persim_lightning.data.tables.user import read_like, user_trajectories
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.filtering import filtered_states
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.evaluation.intervals import calibrate, rollout_spread
 from persim_lightning.models.outcomes import OutcomeModel
@@ -79,7 +81,9 @@ class PersonalizedSimulator:
         outcomes: OutcomeModel | Environment | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        self.population, self.trajectories = population, trajectories
+        # States that were not observed are estimated by the simulator from here on.
+        self.population = population
+        self.trajectories = replace(trajectories, state=filtered_states(population, trajectories))
         self.outcomes, self.calibration = outcomes, calibration
 
     @property
@@ -98,15 +102,19 @@ class PersonalizedSimulator:
         table: Any,
         *,
         state: Sequence[str],
-        action: Sequence[str],
+        action: Sequence[str] = (),
         agent: str = "agent",
         time: str = "t",
         episode: str | None = None,
         reward: str | None = None,
         terminated: str | None = None,
         categorical: Sequence[str] = (),
+        inputs: Sequence[str] = (),
+        covariates: Sequence[str] = (),
+        events: Sequence[str] | None = None,
+        fill: Mapping[str, float | str] | None = None,
         step: float | Literal["row"] | None = None,
-        gaps: Literal["error", "split"] = "error",
+        gaps: Literal["keep", "error", "split"] = "keep",
         rank: int = 8,
         members: int = 5,
         hidden_width: int = 64,
@@ -121,9 +129,10 @@ class PersonalizedSimulator:
         Parameters
         ----------
         table : path, pyarrow.Table, pandas or polars DataFrame, dict of columns, or minari.MinariDataset
-            One row per (agent, time); the next state of a row is the next row's state. For Minari see
+            One row per (agent, time); times may be uneven, and states may be missing. For Minari see
             :func:`~persim_lightning.data.tables.minari.minari_columns`.
-        state, action, agent, time, episode, reward, terminated, categorical, step, gaps
+        state, action, agent, time, episode, reward, terminated, categorical, inputs, covariates, events, fill,
+        step, gaps
             Roles of columns, see :class:`~persim_lightning.data.tables.columns.TableColumns`.
         rank : int
             Rank R of the factorization, which limits the ways in which agents can differ.
@@ -148,14 +157,19 @@ class PersonalizedSimulator:
             If the table is invalid.
         """
         # Imported late, since Lightning takes seconds.
-        from persim_lightning.api.fitting import fit_population
+        from persim_lightning.api.fitting import fit_calibrated
 
         check_positive(rank=rank, members=members, hidden_width=hidden_width, epochs=1 if epochs is None else epochs)
         # Keep strings, which TableColumns refuses; list() would split them into letters.
-        roles: list[Any] = [names if isinstance(names, str) else list(names) for names in (state, action, categorical)]
+        given = (state, action, categorical, inputs, covariates)
+        roles: list[Any] = [names if isinstance(names, str) else list(names) for names in given]
         columns = TableColumns(
             state=roles[0],
             action=roles[1],
+            inputs=roles[3],
+            covariates=roles[4],
+            events=None if events is None else list(events),
+            fill=dict(fill or {}),
             agent=agent,
             time=time,
             episode=episode,
@@ -168,8 +182,10 @@ class PersonalizedSimulator:
         source, name = as_table(table)
         trajectories = user_trajectories(source, columns, name)
         sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}
-        population = fit_population(trajectories, holdout, epochs, seed, progress, **sizes, **model)
-        return cls.completed(population, trajectories, holdout, seed)
+        fitted = fit_calibrated(trajectories, holdout, epochs, seed, progress, **sizes, **model)
+        simulator = cls(fitted[0], trajectories, None, fitted[1])
+        simulator.outcomes = fit_outcomes(simulator.trajectories, seed)
+        return simulator
 
     @classmethod
     def completed(
@@ -193,8 +209,9 @@ class PersonalizedSimulator:
         environment : Environment, optional
             Source of rewards and terminations, which are then not learned.
         """
-        outcomes = environment or fit_outcomes(trajectories, seed)
-        return cls(population, trajectories, outcomes, calibrate(population, trajectories, tail))
+        filtered = replace(trajectories, state=filtered_states(population, trajectories))
+        outcomes = environment or fit_outcomes(filtered, seed)
+        return cls(population, trajectories, outcomes, calibrate(population, filtered, tail))
 
     def rollout(
         self,
@@ -253,6 +270,49 @@ class PersonalizedSimulator:
         if not len(encoded):
             raise ConfigurationError(f"agent {agent}: no actions are recorded after time {t}: give actions")
         return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
+
+    def forecast(self, future: Any, history: Any = None, level: float | None = None) -> Any:
+        """Predict the states of rows to come, from each agent's last recorded row.
+
+        Parameters
+        ----------
+        future : table
+            A row for every (agent, time) that is asked, with the columns of actions and inputs; other columns are
+            ignored. The values in a row act until the next row, as in the fitted table.
+        history : table, optional
+            Recent rows in the columns of the fitted table, from which forecasts start instead. Unknown agents in it are
+            adapted to.
+        level : float, optional
+            Probability with which intervals contain the truth, such as .9; None for no intervals.
+
+        Returns
+        -------
+        table of the kind of `future` (pandas, polars or Arrow)
+            In the order of `future`: agent, time, states, and with a level the ends of their intervals `STATE_low` and
+            `STATE_high`.
+
+        Raises
+        ------
+        PersimError
+            If a column is missing, an agent is unknown, or a time is not after the agent's last recorded row.
+        """
+        simulator = self if history is None else self.with_history(history)
+        table, source = as_table(future, "future")
+        parts = simulator.population, simulator.trajectories, simulator.calibration
+        return like(future, forecast_rows(*parts, table, source, level))
+
+    def with_history(self, history: Any) -> PersonalizedSimulator:
+        """Replace recorded rows of agents by recent ones, and adapt to unknown agents in them."""
+        rows = read_like(self.schema, history, "history")
+        known = set(self.agents)
+        new = [label for label in rows.agent_ids if label not in known]
+        population = self.population
+        if new:
+            population, _ = adapt_population(population, rows.restricted(new), recorded=self.trajectories)
+        replaced = set(rows.agent_ids)
+        kept = [label for label in self.trajectories.agent_ids if label not in replaced]
+        recorded = self.trajectories.restricted(kept).joined(rows) if kept else rows
+        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
     def objective(self, reward: Reward | None = None, terminated: Termination | None = None) -> Objective:
         """Build the objective: rewards to maximize, and terminations.
@@ -352,7 +412,7 @@ class PersonalizedSimulator:
         PersimError
             If a table is invalid, or an agent is in the population already.
         """
-        population, seen = adapt_population(self.population, rows, covariates, known_covariates)
+        population, seen = adapt_population(self.population, rows, covariates, known_covariates, self.trajectories)
         recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
         return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
@@ -387,9 +447,7 @@ class PersonalizedSimulator:
         if level is None:
             return prediction
         if self.calibration is None:
-            raise ConfigurationError(
-                "intervals need held-out tails of trajectories, which this simulator was fitted without"
-            )
+            raise ConfigurationError(NO_CALIBRATION)
         self.calibration.check(level)
         row = torch.as_tensor(state)[None], torch.as_tensor(actions, dtype=self.trajectories.action.dtype)[None]
         spread = rollout_spread(self.population, self.trajectories, self.population.index([agent]), *row)

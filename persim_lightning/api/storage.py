@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from persim_lightning.adaptation.intervals import Calibration
-from persim_lightning.data.tables.canonical import clock_column, load_trajectories, trajectories_table
+from persim_lightning.data.tables.canonical import load_recorded_trajectories, trajectories_table
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
@@ -45,7 +45,7 @@ def load_recorded(folder: Path, schema: Schema) -> Trajectories:
     TableError
         If the table is missing or damaged.
     """
-    return load_trajectories(folder / TRAJECTORIES, schema, clock_column(schema))
+    return load_recorded_trajectories(folder / TRAJECTORIES, schema)
 
 
 def load_saved_outcomes(folder: Path, schema: Schema) -> OutcomeModel | Environment | None:

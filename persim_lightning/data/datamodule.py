@@ -13,14 +13,22 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from persim_lightning.data.batches import PART_ROWS, BatchedModule, ChunkedBatches, ValidationBatches, check_divisible
+from persim_lightning.data.batches import (
+    PART_ROWS,
+    BatchedModule,
+    ChunkedBatches,
+    TransitionGather,
+    ValidationBatches,
+    check_divisible,
+)
+from persim_lightning.data.chains import ChainGather, chain_rows
 from persim_lightning.data.collecting.collect import ensure_test_data, ensure_training_data
 from persim_lightning.data.recordings import Recordings, TablePaths, environment_recordings, table_recordings
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.types import Schema, Statistics, Transitions
+from persim_lightning.types import Chains, Schema, Statistics, Transitions, WallContacts
 
 
 class TrajectoryDataModule(pl.LightningDataModule):
@@ -95,25 +103,56 @@ class TrajectoryDataModule(pl.LightningDataModule):
         return self.schema.num_actions
 
     @cached_property
+    def _walls(self) -> WallContacts | None:
+        return self.trajectories.walls() if self.walls else None
+
+    @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
+        """Rows that start transitions, for training and for validation."""
         train, validation = self.trajectories.split_rows(self._val_fraction)
-        walls = self.trajectories.walls() if self.walls else None
-        return self.trajectories.free_rows(train, walls), self.trajectories.free_rows(validation, walls)
+        if not self.trajectories.is_regular:
+            return train, validation
+        return self.trajectories.free_rows(train, self._walls), self.trajectories.free_rows(validation, self._walls)
+
+    @cached_property
+    def _chains(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """First rows and lengths of chains, for training and for validation."""
+        train, validation = (chain_rows(self.trajectories, rows) for rows in self._split)
+        return train, validation
 
     @property
     def train_rows(self) -> Tensor:
-        """Rows that start a training transition, shape (T,)."""
-        return self._split[0]
+        """Rows that start a training transition or chain, shape (T,)."""
+        return self._split[0] if self.trajectories.is_regular else self._chains[0][0]
 
     @property
     def validation_rows(self) -> Tensor:
-        """Rows that start a validation transition, shape (V,)."""
-        return self._split[1]
+        """Rows that start a validation transition or chain, shape (V,)."""
+        return self._split[1] if self.trajectories.is_regular else self._chains[1][0]
 
     @cached_property
     def statistics(self) -> Statistics:
         """Normalization constants of the training transitions."""
-        return self.trajectories.statistics(self.train_rows)
+        return self.trajectories.statistics(self._split[0])
+
+    @property
+    def integrator(self) -> str:
+        """How changes are integrated: as a map where rows are whole base steps apart, as a rate otherwise."""
+        duration = self.trajectories.duration
+        return "euler" if duration is None or bool((duration == duration.round()).all()) else "rk4"
+
+    def sample_gather(self, trajectories: Trajectories) -> TransitionGather | ChainGather:
+        """Return the function that builds transitions or chains from the rows in which they start.
+
+        Parameters
+        ----------
+        trajectories : Trajectories
+            Those of this module, on the training device.
+        """
+        if trajectories.is_regular:
+            return TransitionGather(trajectories)
+        starts, lengths = (torch.cat(parts) for parts in zip(*self._chains, strict=True))
+        return ChainGather(trajectories, starts, lengths, self._walls)
 
     def check(self, world_size: int) -> None:
         """Check that training can start, before any file is written.
@@ -134,11 +173,12 @@ class TrajectoryDataModule(pl.LightningDataModule):
             )
         check_divisible(self._batch_size_on(world_size), world_size)
 
-    def training_transitions(self, device: torch.device) -> Iterator[Transitions]:
-        """Yield every training transition once, in chunks small enough for closed-form estimates."""
-        data, row_agent = self.trajectories, self.trajectories.row_agent()
-        for rows in self.train_rows.split(PART_ROWS):
-            yield Transitions(*(value.to(device) for value in data.transitions(rows, row_agent)))
+    def training_transitions(self, device: torch.device) -> Iterator[Transitions | Chains]:
+        """Yield every training transition or chain once, in chunks small enough for closed-form estimates."""
+        gather = self.sample_gather(self.trajectories)
+        for rows in self.train_rows.split(max(1, PART_ROWS // gather.rows_each)):
+            batch = gather(rows)
+            yield type(batch)(*(value.to(device) for value in batch))
 
     @property
     def batch_size(self) -> int:

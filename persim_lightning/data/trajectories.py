@@ -32,6 +32,7 @@ class Trajectories:
     offsets : Tensor, shape (E+1,), int64
         Trajectory e occupies rows `offsets[e]` … `offsets[e+1] - 1`.
     state : Tensor, shape (R, D), float32
+        Coordinates that were not observed hold the last observed value of the trajectory.
     action : Tensor, shape (R,) int64 or (R, A) float32
         Unused (zero) in the last row of a trajectory.
     delta : Tensor, shape (R, D), float32
@@ -43,6 +44,16 @@ class Trajectories:
         rewards.
     time : Tensor, shape (R,), float64, or None
         Time of the row in the user's table, dates in seconds; None if the table counts steps.
+    observed : Tensor, shape (R, D), bool, or None
+        Coordinates that were observed; None if all were.
+    duration : Tensor, shape (R,), float32, or None
+        Base steps from the row to the next one, zero in the last row of a trajectory; None if all are 1.
+    inserted : Tensor, shape (R,), bool, or None
+        Rows that are not in the user's table, see :func:`~persim_lightning.data.tables.events.spread_events`.
+    final_action : Tensor, shape (E,) int64 or (E, A) float32, or None
+        Actions in the last rows of trajectories of a user's table, which forecasts start with; -1 or NaN if empty.
+    covariates : Tensor, shape (N, C), float64, or None
+        Encoded covariates of agents, NaN where missing; None if the table has none.
     """
 
     schema: Schema
@@ -55,6 +66,20 @@ class Trajectories:
     terminated: Tensor
     reward: Tensor | None = None
     time: Tensor | None = None
+    observed: Tensor | None = None
+    duration: Tensor | None = None
+    inserted: Tensor | None = None
+    final_action: Tensor | None = None
+    covariates: Tensor | None = None
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether all states are observed and all rows are one base step apart."""
+        return self.observed is None and self.duration is None
+
+    def observed_mask(self) -> Tensor:
+        """Return which coordinates were observed, shape (R, D), bool."""
+        return torch.ones_like(self.state, dtype=torch.bool) if self.observed is None else self.observed
 
     @property
     def num_agents(self) -> int:
@@ -72,9 +97,10 @@ class Trajectories:
     def joined(self, other: Trajectories) -> Trajectories:
         """Append the trajectories of other agents, which must have the same columns."""
         optional: dict[str, Any] = {}
-        for name in ("reward", "time"):
+        for name in ("reward", "time", "final_action", "covariates"):
             one, two = getattr(self, name), getattr(other, name)
             optional[name] = None if one is None or two is None else torch.cat((one, two))
+        optional |= {name: self._joined_rows(other, name) for name in ("observed", "duration", "inserted")}
         rows = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in ("state", "action", "delta")}
         return Trajectories(
             schema=self.schema,
@@ -84,6 +110,20 @@ class Trajectories:
             terminated=torch.cat((self.terminated, other.terminated)),
             **rows,
             **optional,
+        )
+
+    def _joined_rows(self, other: Trajectories, name: str) -> Tensor | None:
+        """Concatenate a tensor that stands for its usual value where it is None."""
+        parts = [getattr(part, name) for part in (self, other)]
+        if parts[0] is None and parts[1] is None:
+            return None
+        usual = {
+            "observed": lambda part: torch.ones_like(part.state, dtype=torch.bool),
+            "duration": lambda part: torch.ones(len(part.state)).index_fill(0, part.offsets[1:] - 1, 0.0),
+            "inserted": lambda part: torch.zeros(len(part.state), dtype=torch.bool),
+        }[name]
+        return torch.cat(
+            [usual(whole) if part is None else part for whole, part in zip((self, other), parts, strict=True)]
         )
 
     def rows_of_agents(self, agents: Tensor) -> Tensor:
@@ -103,14 +143,17 @@ class Trajectories:
         values: dict[str, Any] = {
             name: None if value is None else value[rows]
             for name, value in vars(self).items()
-            if name in ("state", "action", "delta", "reward", "time")
+            if name in ("state", "action", "delta", "reward", "time", "observed", "duration", "inserted")
         }
+        final = None if self.final_action is None else self.final_action[selected]
         return Trajectories(
             schema=self.schema,
             agent_ids=tuple(agents),
             agent=new_index[self.agent[selected]],
             offsets=torch.cat((torch.zeros(1, dtype=torch.int64), self.lengths[selected].cumsum(0))),
             terminated=self.terminated[selected],
+            final_action=final,
+            covariates=None if self.covariates is None else self.covariates[[old_index[label] for label in agents]],
             **values,
         )
 
@@ -226,7 +269,22 @@ class Trajectories:
             state_std=scale((state - state.mean(0)).square().mean(0).sqrt()),
             state_low=self.state.amin(0),
             state_high=self.state.amax(0),
-            delta_rms=scale(self.delta[rows].double().square().mean(0).sqrt(), _ZERO_DELTA_SCALE),
+            delta_rms=scale(self._delta_rms(rows), _ZERO_DELTA_SCALE),
             action_mean=action.mean(0).float(),
             action_std=scale((action - action.mean(0)).square().mean(0).sqrt()),
         )
+
+    def _delta_rms(self, rows: Tensor) -> Tensor:
+        """Root mean square of Δs, shape (D,), float64; in an uneven table of those per base step."""
+        if self.is_regular:
+            return self.delta[rows].double().square().mean(0).sqrt()
+        both = self.observed_mask()[rows] & self.observed_mask()[rows + 1]
+        change = torch.where(both, self.state[rows + 1].double() - self.state[rows].double(), 0.0)
+        span = torch.ones(len(rows)) if self.duration is None else self.duration[rows]
+        # A ratio of sums: single Δs over short times would be dominated by noise.
+        weight = torch.where(both, span[:, None].double(), 0.0)
+        rate = (change.square().sum(0) / weight.square().sum(0).clamp(min=1e-12)).sqrt()
+        spread = torch.where(self.observed_mask(), self.state, torch.nan).double()
+        fallback = (spread - spread.nanmean(0)).square().nanmean(0).sqrt()
+        # Coordinates that are never observed in two consecutive rows.
+        return torch.where(both.any(0), rate, fallback)

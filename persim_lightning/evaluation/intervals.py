@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
-from persim_lightning.adaptation.posterior import FactorPosterior, population_prior
-from persim_lightning.data.batches import PART_ROWS
+from persim_lightning.adaptation.posterior import FactorPosterior, fit_posterior, population_prior
+from persim_lightning.data.chains import sample_batches
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.types import Chains, Transitions
 
 # Windows that intervals are calibrated on or judged by, and windows of one agent that they are judged by, at most.
 _MAX_WINDOWS, _MAX_EPISODES = 1000, 40
@@ -22,7 +24,7 @@ COVERAGE_LEVELS = (0.8, 0.9, 0.95)
 def agent_posterior(
     population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0
 ) -> FactorPosterior:
-    """Beliefs about agents' factors given their recorded rows.
+    """Compute the posterior of agents' factors given their recorded rows.
 
     Parameters
     ----------
@@ -35,7 +37,6 @@ def agent_posterior(
         Share of every trajectory, at its tail, that is left out.
     """
     simulator = population.simulator
-    posterior = FactorPosterior(simulator, population_prior(simulator), len(agents))
     index = {label: row for row, label in enumerate(recorded.agent_ids)}
     # Agents that were adapted from covariates alone have no rows.
     positions = {
@@ -47,12 +48,14 @@ def agent_posterior(
     position[torch.tensor(list(positions), dtype=torch.int64)] = torch.tensor(
         list(positions.values()), dtype=torch.int64
     )
-    row_agent = recorded.row_agent()
-    rows = recorded.free_rows(recorded.split_rows(tail)[0], simulator.walls.contacts)
-    for part in rows[position[row_agent[rows]] >= 0].split(PART_ROWS):
-        batch = recorded.transitions(part, row_agent)
-        posterior.update(batch._replace(agent=position[batch.agent]))
-    return posterior
+    rows, _ = recorded.split_rows(tail)
+    rows = rows[position[recorded.row_agent()[rows]] >= 0]
+
+    def batches() -> Iterator[Transitions | Chains]:
+        for batch in sample_batches(recorded, rows, simulator.walls.contacts):
+            yield batch._replace(agent=position[batch.agent])
+
+    return fit_posterior(simulator, population_prior(simulator), len(agents), batches)
 
 
 def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0) -> Tensor:
@@ -68,6 +71,7 @@ def rollout_spread(
     states: Tensor,
     actions: Tensor,
     tail: float = 0.0,
+    duration: Tensor | None = None,
 ) -> Tensor:
     """Spread of rollouts over members and over draws of agents' factors.
 
@@ -82,6 +86,8 @@ def rollout_spread(
     actions : Tensor, shape (B, H) or (B, H, A)
     tail : float
         As for :func:`agent_posterior`.
+    duration : Tensor, shape (B, H), optional
+        Base steps from each state to the next.
 
     Returns
     -------
@@ -89,15 +95,16 @@ def rollout_spread(
     """
     distinct, place = agents.unique(return_inverse=True)
     drawn = believed_factors(population, recorded, distinct, tail)[:, :, place]
-    return spread(sampled_rollouts(population, drawn, states, actions), population.simulator.delta_rms)
+    return spread(sampled_rollouts(population, drawn, states, actions, duration), population.simulator.delta_rms)
 
 
 class _Errors(NamedTuple):
-    """Errors (B, H, D) of rollouts, their spreads, and which steps (B, H) were recorded."""
+    """Errors (B, H, D) of rollouts, their spreads, which were recorded (B, H)|(B, H, D), and base steps (B, H)."""
 
     error: Tensor
     spread: Tensor
     valid: Tensor
+    elapsed: Tensor | None
 
 
 def _errors(
@@ -109,8 +116,10 @@ def _errors(
     windows = windows.trimmed()
     valid = torch.arange(windows.target.shape[1]) < windows.steps[:, None]
     predicted = predict(population.simulator, agents, windows)
-    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action, tail)
-    return _Errors(predicted - windows.target, spreads, valid)
+    spreads = rollout_spread(population, recorded, agents, windows.start, windows.action, tail, windows.duration)
+    elapsed = None if windows.duration is None else windows.duration.cumsum(1)
+    mask = valid if windows.observed is None else windows.observed
+    return _Errors(predicted - windows.target, spreads, mask, elapsed)
 
 
 def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float) -> Calibration | None:
@@ -162,15 +171,18 @@ def coverage(
     errors = _errors(population, recorded, population.index(test.agent_ids)[windows.agent], windows)
     if errors is None:
         return []
+    horizon = errors.error.shape[1]
+    elapsed = torch.arange(1, horizon + 1.0) if errors.elapsed is None else errors.elapsed
+    valid = (errors.valid if errors.valid.ndim == 3 else errors.valid[..., None]).expand_as(errors.error)
     inside = {
-        level: (errors.error.abs() <= calibration.half_width(errors.spread, level)) & errors.valid[..., None]
+        level: (errors.error.abs() <= calibration.half_width_after(errors.spread, elapsed, level)) & valid
         for level in COVERAGE_LEVELS
     }
     records: list[dict[str, Any]] = []
     for row, label in enumerate(test.agent_ids):
         own = windows.agent == row
         if bool(own.any()):
-            asked = int(errors.valid[own].sum()) * errors.error.shape[-1]
+            asked = max(1, int(valid[own].sum()))
             shares = {f"{level:g}": float(hit[own].sum()) / asked for level, hit in inside.items()}
             records.append({"agent": label, "episodes": int(own.sum()), **shares})
     return records

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,8 +35,12 @@ class OpenLoopSimulator(Protocol):
 
     delta_rms: Tensor
 
-    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Agents (B,), initial states (B, D), actions (B, H)|(B, H, A) -> trajectories (M, B, H+1, D)."""
+    @property
+    def rollout(self) -> Callable[..., Tensor]:
+        """Agents (B,), initial states (B, D), actions (B, H)|(B, H, A) -> trajectories (M, B, H+1, D).
+
+        Simulators of uneven tables take durations (B, H) as a fourth argument.
+        """
         ...
 
 
@@ -56,6 +60,10 @@ class EpisodeWindows:
         True states at t = 11 …; zeros after the end of the episode.
     steps : Tensor, shape (E,), int64
         Number of scored steps, 0 … H.
+    duration : Tensor, shape (E, H), or None
+        Base steps from each state to the next; None if all are 1.
+    observed : Tensor, shape (E, H, D), bool, or None
+        Coordinates of the targets that were observed; None if all were.
     """
 
     agent: Tensor
@@ -63,6 +71,8 @@ class EpisodeWindows:
     action: Tensor
     target: Tensor
     steps: Tensor
+    duration: Tensor | None = None
+    observed: Tensor | None = None
 
     @classmethod
     def cut(cls, trajectories: Trajectories, start: int | Tensor = START, horizon: int = HORIZON) -> EpisodeWindows:
@@ -82,13 +92,18 @@ class EpisodeWindows:
         valid = offset < steps[:, None]
         rows = torch.where(valid, first[:, None] + offset, first[:, None])
         action = trajectories.action[rows]
-        target = trajectories.state[torch.where(valid, rows + 1, rows)]
+        after = torch.where(valid, rows + 1, rows)
+        target = trajectories.state[after]
+        duration = None if trajectories.duration is None else trajectories.duration[rows] * valid
+        observed = None if trajectories.observed is None else trajectories.observed[after] & valid[..., None]
         return cls(
             agent=trajectories.agent,
             start=trajectories.state[first],
             action=action * valid.view(*valid.shape, *[1] * (action.ndim - 2)),
             target=target * valid[..., None],
             steps=steps,
+            duration=duration,
+            observed=observed,
         )
 
     def first_of_each(self, count: int, limit: int) -> EpisodeWindows:
@@ -102,13 +117,20 @@ class EpisodeWindows:
     def trimmed(self) -> EpisodeWindows:
         """Remove the steps that no window has."""
         horizon = int(self.steps.max())
-        return EpisodeWindows(self.agent, self.start, self.action[:, :horizon], self.target[:, :horizon], self.steps)
+        names = ("action", "target", "duration", "observed")
+        cut: dict[str, Any] = {name: getattr(self, name) for name in names}
+        shorter: dict[str, Any] = {name: None if value is None else value[:, :horizon] for name, value in cut.items()}
+        return replace(self, **shorter)
 
     def select(self, index: Tensor) -> EpisodeWindows:
-        return EpisodeWindows(*(value[index] for value in vars(self).values()))
+        values: dict[str, Any] = {name: None if value is None else value[index] for name, value in vars(self).items()}
+        return EpisodeWindows(**values)
 
     def to(self, device: torch.device) -> EpisodeWindows:
-        return EpisodeWindows(*(value.to(device) for value in vars(self).values()))
+        values: dict[str, Any] = {
+            name: None if value is None else value.to(device) for name, value in vars(self).items()
+        }
+        return EpisodeWindows(**values)
 
 
 class PredictionScores(NamedTuple):
@@ -171,8 +193,10 @@ class EpisodeScores(NamedTuple):
     diverged: Tensor
 
 
-def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor) -> EpisodeScores:
-    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each."""
+def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, observed: Tensor | None = None) -> EpisodeScores:
+    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each, where they were `observed`."""
+    if observed is not None:
+        return _score_observed(predicted.double(), target.double(), observed)
     valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
     predicted, target = predicted.double(), target.double()
     error = torch.where(valid, predicted - target, 0.0).square()
@@ -188,6 +212,29 @@ def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor) -> EpisodeS
     scored = steps >= MIN_STEPS
     diverged = scored & ~torch.isfinite(rmse)
     finite = scored & ~diverged
+    return EpisodeScores(
+        rmse=torch.where(finite, rmse, 0.0),
+        r2=torch.where(finite, r2, 0.0),
+        scored=scored.double(),
+        short=(~scored).double(),
+        diverged=diverged.double(),
+    )
+
+
+def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor) -> EpisodeScores:
+    """Score episodes of which only some coordinates (E, H, D) were observed."""
+    error = torch.where(observed, predicted - target, 0.0).square()
+    count = observed.sum(1)
+    mean = torch.where(observed, target, 0.0).sum(1) / count.clamp(min=1)
+    spread = torch.where(observed, target - mean[:, None], 0.0).square().sum(1)
+    total = spread.sum(-1)
+    residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
+    perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
+    rmse = (error.sum((1, 2)) / count.sum(-1).clamp(min=1)).sqrt()
+    scored = observed.any(-1).sum(1) >= MIN_STEPS
+    diverged = scored & ~torch.isfinite(rmse)
+    finite = scored & ~diverged
+    r2 = torch.where(total > 0, 1 - residual / total, perfect)
     return EpisodeScores(
         rmse=torch.where(finite, rmse, 0.0),
         r2=torch.where(finite, r2, 0.0),
@@ -236,7 +283,8 @@ def predict(simulator: OpenLoopSimulator, agents: Tensor, windows: EpisodeWindow
     -------
     Tensor, shape (E, H, D)
     """
-    return simulator.rollout(agents, windows.start, windows.action)[:, :, 1:].mean(0)
+    durations = () if windows.duration is None else (windows.duration,)
+    return simulator.rollout(agents, windows.start, windows.action, *durations)[:, :, 1:].mean(0)
 
 
 def score_predictions(simulator: OpenLoopSimulator, population: Tensor, test: Trajectories) -> PredictionScores:
@@ -273,7 +321,7 @@ def score_rollouts(
     windows = EpisodeWindows.cut(test)
     parts = []
     for rows, window in window_parts(windows, torch.arange(len(windows.agent)), device or torch.device("cpu")):
-        scores = score_episodes(rollout(rows, window), window.target, window.steps)
+        scores = score_episodes(rollout(rows, window), window.target, window.steps, window.observed)
         parts.append(EpisodeScores(*(value.cpu() for value in scores)))
     return combine_scores(EpisodeScores(*map(torch.cat, zip(*parts, strict=True))), windows.agent, test.num_agents)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from persim_lightning.errors import ConfigurationError, MissingPackageError
 from persim_lightning.models.agent_simulator import AgentSimulator
 from persim_lightning.models.contraction import select_outputs, with_angles
+from persim_lightning.models.integrate import integrate
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import atomic_write
 
@@ -39,15 +40,19 @@ class PlainStep(nn.Module):
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """States (M, B, D), actions (B,) int64 or (B, A) -> next states (M, B, D)."""
         simulator = self.simulator
-        parts = simulator.parts
+        stop = simulator.walls.stop if simulator.walls.enabled else nn.Identity()
+        return integrate(lambda states: self._rate(states, action), state, None, simulator.integrator, stop)
+
+    def _rate(self, state: Tensor, action: Tensor) -> Tensor:
+        """Predict changes per base step (M, B, D)."""
+        simulator, parts = self.simulator, self.simulator.parts
         inputs = features = with_angles(state.mT, simulator.angles)
         for weight, bias in parts.hidden:
             features = F.gelu(weight @ features + bias)
         output = parts.head_inputs[0] @ inputs + parts.head_bias[0]
         if parts.head_hidden.shape[-1]:
             output = output + parts.head_hidden[0] @ features
-        next_state = state + select_outputs(output, action, state.shape[-1], simulator.action_encoder)
-        return simulator.walls.stop(next_state) if simulator.walls.enabled else next_state
+        return select_outputs(output, action, state.shape[-1], simulator.action_encoder)
 
 
 def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from persim_lightning.models.contraction import Contracted, contract, select_outputs, with_angles
 from persim_lightning.models.encoders import ContinuousActionEncoder
+from persim_lightning.models.integrate import integrate
 from persim_lightning.models.rollout import rollout
 from persim_lightning.models.simulator import Simulator
 
@@ -47,6 +48,7 @@ class AgentSimulator(nn.Module):
     def __init__(self, simulator: Simulator, factors: Tensor) -> None:
         super().__init__()
         self.members, self.state_dim, self.num_agents = simulator.members, simulator.state_dim, factors.shape[1]
+        self.integrator = simulator.config.integrator
         self.walls, self.angles = simulator.walls, simulator.state_encoder.angles
         encoder = simulator.action_encoder
         self.action_encoder = encoder if isinstance(encoder, ContinuousActionEncoder) else None
@@ -130,10 +132,11 @@ class AgentSimulator(nn.Module):
         return self._arrays
 
     @torch.no_grad()
-    def step(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:
-        """Predict next states; shapes as for :meth:`forward`."""
-        next_state: Tensor = self.walls(states + self(states, actions, agents))
-        return next_state
+    def step(
+        self, states: Tensor, actions: Tensor, agents: Tensor | None = None, duration: Tensor | None = None
+    ) -> Tensor:
+        """Predict states after one base step, or `duration` (B,); other shapes as for :meth:`forward`."""
+        return integrate(lambda state: self(state, actions, agents), states, duration, self.integrator, self.walls)
 
     @torch.no_grad()
     def rollout(self, states: Tensor, actions: Tensor, agents: Tensor | None = None) -> Tensor:

@@ -40,6 +40,8 @@ class SimulatorConfig:
         Whether predictions stop at :class:`~persim_lightning.models.walls.Walls`.
     action_spread : float
         Standard deviation of discrete actions' initial factors, which must differ from the start.
+    integrator : {'euler', 'rk4'}
+        How predicted changes per base step are integrated, see :mod:`persim_lightning.models.integrate`.
     """
 
     num_agents: int
@@ -54,6 +56,7 @@ class SimulatorConfig:
     angles: tuple[int, ...] = ()
     walls: bool = False
     action_spread: float = 1.0
+    integrator: str = "euler"
 
     def __post_init__(self) -> None:
         outside = [index for index in self.angles if not 0 <= index < self.state_dim]

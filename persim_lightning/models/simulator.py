@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from persim_lightning.models.config import SimulatorConfig
 from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
 from persim_lightning.models.factorization import build_factorization
+from persim_lightning.models.integrate import integrate
 from persim_lightning.models.rollout import rollout
 from persim_lightning.models.walls import Walls
 from persim_lightning.types import Statistics
@@ -111,14 +114,54 @@ class Simulator(nn.Module):
         """Predict the next state of every member: agents (B,), states (M, B, D), actions (B,)|(B, A) -> (M, B, D)."""
         return self._step(self.agent_encoder(agents.expand(self.members, -1)), states, actions)
 
-    def _step(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
-        """Predict as :meth:`step` does, from agent factors (M, B, R)."""
-        shared = actions.expand(self.members, *actions.shape)
-        delta = self._normalized_delta(factors, states, shared) * self.delta_rms
-        next_state: Tensor = self.walls(states + delta)
-        return next_state
+    def _step(self, factors: Tensor, states: Tensor, actions: Tensor, duration: Tensor | None = None) -> Tensor:
+        """Predict as :meth:`step` does, from agent factors (M, B, R), after `duration` (B,) base steps."""
+        return self.advance(factors, states, actions.expand(self.members, *actions.shape), duration, self.walls)
 
-    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    def advance(
+        self,
+        factors: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        duration: Tensor | None = None,
+        stop: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Predict states after some time under constant actions.
+
+        Parameters
+        ----------
+        factors : Tensor, shape (M, B, R)
+        states : Tensor, shape (M, B, D)
+        actions : Tensor, shape (M, B) int64 or (M, B, A)
+        duration : Tensor, shape (B,) or (M, B), optional
+            Base steps; 1 by default.
+        stop : callable, optional
+            Applied after every sub-step; by default :meth:`~persim_lightning.models.walls.Walls.stop`, and a range far
+            beyond that of the training states, so that long chains cannot overflow.
+
+        Returns
+        -------
+        Tensor, shape (M, B, D)
+        """
+        if stop is None:
+            stop = self._contain
+        # Actions are constant, so they are encoded once.
+        action = self.action_encoder(actions)
+
+        def rate(state: Tensor) -> Tensor:
+            output: Tensor = self.factorization(factors, self.state_encoder(state), action)
+            return output * self.delta_rms
+
+        return integrate(rate, states, duration, self.config.integrator, stop)
+
+    def _contain(self, states: Tensor) -> Tensor:
+        """Stop at walls, and at the limits of a range three times as wide as that of the training states."""
+        low, high = self.state_range
+        width = high - low
+        stopped = self.walls.stop(states) if self.walls.enabled else states
+        return torch.where(width.isfinite(), stopped.clamp(low - width, high + width), stopped)
+
+    def rollout(self, agents: Tensor, states: Tensor, actions: Tensor, duration: Tensor | None = None) -> Tensor:
         """Roll out every member separately in open loop.
 
         Parameters
@@ -127,18 +170,22 @@ class Simulator(nn.Module):
         states : Tensor, shape (B, D)
             Initial states.
         actions : Tensor, shape (B, H) int64 or (B, H, A)
+        duration : Tensor, shape (B, H), optional
+            Base steps from each state to the next; 1 by default.
 
         Returns
         -------
         Tensor, shape (M, B, H+1, D)
             Starts with the initial state.
         """
-        return self.rollout_factors(self.agent_encoder(agents.expand(self.members, -1)), states, actions)
+        return self.rollout_factors(self.agent_encoder(agents.expand(self.members, -1)), states, actions, duration)
 
     @torch.no_grad()
-    def rollout_factors(self, factors: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    def rollout_factors(
+        self, factors: Tensor, states: Tensor, actions: Tensor, duration: Tensor | None = None
+    ) -> Tensor:
         """Roll out agents given by their factors (M, B, R); otherwise as :meth:`rollout`."""
-        return rollout(lambda s, a: self._step(factors, s, a), self.members, states, actions)
+        return rollout(partial(self._step, factors), self.members, states, actions, duration)
 
     @torch.no_grad()
     def as_tensor(self, agents: Tensor, states: Tensor, actions: Tensor) -> CPTensor | TuckerTensor:

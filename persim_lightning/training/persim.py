@@ -15,15 +15,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from persim_lightning.adaptation.agent_factors import refit_agent_factors, residual_variance
 from persim_lightning.data.batches import TransitionGather
+from persim_lightning.data.chains import ChainGather
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.chained import chain_loss
 from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.ensemble import select_members
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.training.chunks import one_cycle_adam, train_on_chunk
-from persim_lightning.types import Schema, Transitions
+from persim_lightning.types import Chains, Schema, Transitions
 
 
 def _plain(value: Any) -> Any:
@@ -41,8 +43,8 @@ class PerSimModule(pl.LightningModule):
 
     Parameters
     ----------
-    num_agents, state_dim, action_dim, num_actions, walls
-        Sizes of the data, and whether it has walls; the command line links them from the data.
+    num_agents, state_dim, action_dim, num_actions, walls, integrator
+        Sizes of the data, whether it has walls, and how changes are integrated; the command line links them.
     rank : int or 'auto'
         Rank R of the factorization (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
         `persim fit` chooses it by short fits before it builds the module.
@@ -75,9 +77,10 @@ class PerSimModule(pl.LightningModule):
         self,
         num_agents: PositiveInt,
         state_dim: PositiveInt,
-        action_dim: PositiveInt,
+        action_dim: NonNegativeInt,
         num_actions: PositiveInt | None,
         walls: bool = False,
+        integrator: str = "euler",
         rank: PositiveInt | Literal["auto"] = 5,
         factorization: Literal["cp", "tucker"] = "cp",
         rank_agent: PositiveInt | None = None,
@@ -116,6 +119,7 @@ class PerSimModule(pl.LightningModule):
             angles=tuple(angles or ()),
             walls=walls,
             action_spread=action_spread,
+            integrator=integrator,
         )
         self.simulator = Simulator(config)
         if not agent_factors:
@@ -135,19 +139,21 @@ class PerSimModule(pl.LightningModule):
                 self.simulator.walls.set(self.datamodule.trajectories.walls())
             self._schema = self.datamodule.schema
 
-    def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> TransitionGather:
+    def gather(self, trajectories: Trajectories, rows: Tensor, training: bool) -> TransitionGather | ChainGather:
         """Return the function that builds batches from rows."""
-        return TransitionGather(trajectories)
+        return self.datamodule.sample_gather(trajectories)
 
-    def loss(self, batch: Transitions) -> Tensor:
+    def loss(self, batch: Transitions | Chains) -> Tensor:
         """Compute the mean squared error of normalized Δs for every member: batch (M, B, …) -> (M,)."""
+        if isinstance(batch, Chains):
+            return chain_loss(self.simulator, batch)
         predicted = self.simulator.normalized_delta(batch.agent, batch.state, batch.action)
         return (predicted - batch.delta / self.simulator.delta_rms).square().mean((1, 2))
 
-    def training_step(self, chunk: Transitions, batch_idx: int) -> None:
+    def training_step(self, chunk: Transitions | Chains, batch_idx: int) -> None:
         train_on_chunk(self, chunk, self.loss, self.hparams["gradient_clip_norm"] * self.members)
 
-    def validation_step(self, batch: Transitions, batch_idx: int) -> None:
+    def validation_step(self, batch: Transitions | Chains, batch_idx: int) -> None:
         """Log the one-step loss on the tails of the trajectories, weighted by batch size over ranks."""
         loss = self.loss(batch).mean()
         self.log("val/loss", loss, on_epoch=True, batch_size=batch.agent.shape[1], sync_dist=True)
@@ -165,7 +171,7 @@ class PerSimModule(pl.LightningModule):
         """Refit the agents' factors in closed form and drop the spare members."""
         device = self.simulator.delta_rms.device
 
-        def transitions() -> Iterator[Transitions]:
+        def transitions() -> Iterator[Transitions | Chains]:
             return self.datamodule.training_transitions(device)
 
         if self.hparams["agent_factors"]:

@@ -262,8 +262,8 @@ def test_what_is_wrong_with_a_fit_is_said():
     for options, message in (
         ({"rank": 0}, "rank 0 must be a positive integer"),
         ({"epochs": 1.5}, r"epochs 1\.5 must be a positive integer"),
-        ({"state": "level"}, "columns.state must list"),
-        ({"gaps": "skip"}, "choose 'error' or 'split'"),
+        ({"state": "level"}, "columns.state must be a list"),
+        ({"gaps": "skip"}, "choose 'keep', 'error' or 'split'"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             PersonalizedSimulator.fit(table, **{**ROLES, **options}, progress=False)

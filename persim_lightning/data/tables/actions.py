@@ -67,6 +67,8 @@ def decode_actions(actions: np.ndarray, schema: Schema) -> dict[str, list[object
     dict of str to list
         Column -> H values.
     """
+    if not schema.action:
+        return {}
     if schema.num_actions is not None:
         [(name, categories)] = schema.user_actions
         assert categories is not None
@@ -88,16 +90,15 @@ def is_discrete(columns: Sequence[ActionColumn]) -> bool:
     return len(columns) == 1 and columns[0].categories is not None
 
 
-def clean_actions(table: pa.Table, columns: TableColumns, last: np.ndarray, source: str) -> pa.Table:
-    """Remove the actions of last rows, which have no effect, and convert codes to integers.
+def clean_actions(table: pa.Table, columns: TableColumns, source: str) -> pa.Table:
+    """Convert NaN to empty cells, and codes to integers.
 
     Data frames and CSV files read integers as floating-point numbers if the column has empty cells.
     """
-    for name in columns.action:
+    for name in columns.acting:
         column = table[name].combine_chunks()
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
-        column = pc.if_else(pa.array(last), None, column)
         if name in columns.categorical and pa.types.is_floating(column.type):
             values = column.fill_null(0.0).to_numpy(zero_copy_only=False)
             check_rows(source, name, values != np.floor(values), "not an integer, but the column is categorical")
@@ -106,8 +107,10 @@ def clean_actions(table: pa.Table, columns: TableColumns, last: np.ndarray, sour
     return table
 
 
-def infer_action_columns(table: pa.Table, columns: TableColumns, source: str) -> tuple[ActionColumn, ...]:
-    """Find out which action columns contain categories, and collect these.
+def infer_action_columns(
+    table: pa.Table, columns: TableColumns, source: str, last: np.ndarray
+) -> tuple[ActionColumn, ...]:
+    """Find out which action columns contain categories, and collect those outside of last rows, shape (R,).
 
     Raises
     ------
@@ -115,14 +118,15 @@ def infer_action_columns(table: pa.Table, columns: TableColumns, source: str) ->
         If a column is of another type, mixes text and numbers, or has too few or too many categories.
     """
     inferred = []
-    for name in columns.action:
+    used = table.filter(pa.array(~last)) if not last.all() else table
+    for name in columns.acting:
         kind = table[name].type
         if is_number(kind) and name not in columns.categorical:
             inferred.append(ActionColumn(name, None))
             continue
         if not (pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)):
             raise TableError(f"{source}: action column '{name}' has type {kind}, expected numbers or categories")
-        values = sorted(pc.drop_null(pc.unique(table[name])).to_pylist())
+        values = sorted(pc.drop_null(pc.unique(used[name])).to_pylist())
         _check_not_mixed(table[name], name, values, source)
         if not 2 <= len(values) <= _MAX_CATEGORIES:
             raise TableError(
@@ -179,7 +183,7 @@ def encode_columns(
             raise TableError(f"{source}: action column '{name}': {error}") from error
         codes = pc.index_in(values, pa.array(categories))
         check_rows(source, name, pc.is_null(values).to_numpy(zero_copy_only=False) & ~last, "empty")
-        unknown = pc.and_(pc.is_null(codes), pc.is_valid(values)).to_numpy(zero_copy_only=False)
+        unknown = pc.and_(pc.is_null(codes), pc.is_valid(values)).to_numpy(zero_copy_only=False) & ~last
         if unknown.any():
             value = values[int(unknown.argmax())].as_py()
             expected = ", ".join(map(str, categories))

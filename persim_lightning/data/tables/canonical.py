@@ -7,6 +7,7 @@ whole table; errors name file, column, agent and row (counted from 0, without th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from persim_lightning.errors import TableError
 from persim_lightning.types import Schema
 
 
-def load_trajectories(path: Path, schema: Schema, clock: str | None = None) -> Trajectories:
+def load_trajectories(path: Path, schema: Schema) -> Trajectories:
     """Read and validate a table of trajectories.
 
     Parameters
@@ -29,24 +30,46 @@ def load_trajectories(path: Path, schema: Schema, clock: str | None = None) -> T
         Parquet or CSV. Rows may come in any order.
     schema : Schema
         Expected columns. `episode`, `terminated` and `reward` are optional in the table.
-    clock : str, optional
-        An additional column with the time of every row, as :func:`trajectories_table` writes it.
 
     Raises
     ------
     TableError
         If the table is malformed; see :class:`~persim_lightning.data.tables.reader.ColumnReader`.
     """
-    table = read_table(path)
-    if clock is None:
-        return trajectories_from_table(table, schema, str(path))
-    if clock not in table.column_names:
-        raise TableError(f"{path}: no column '{clock}'")
-    return trajectories_from_table(table.drop_columns(clock), schema, str(path), table[clock].to_numpy())
+    return trajectories_from_table(read_table(path), schema, str(path))
+
+
+def load_recorded_trajectories(path: Path, schema: Schema) -> Trajectories:
+    """Read a table that :func:`trajectories_table` wrote, with its additional columns.
+
+    Raises
+    ------
+    TableError
+        If the table is missing or malformed.
+    """
+    table, names = read_table(path), additional_columns(schema)
+    missing = [name for key, name in names.items() if key == "clock" and name not in table.column_names]
+    if missing:
+        raise TableError(f"{path}: no column '{missing[0]}'")
+    given = {key: table[name].to_numpy() for key, name in names.items() if name in table.column_names}
+    table = table.drop_columns([name for name in names.values() if name in table.column_names])
+    trajectories = trajectories_from_table(table, schema, str(path), given["clock"], given.get("duration"))
+    # The table was written in the order of the trajectories.
+    if "inserted" in given:
+        trajectories = replace(trajectories, inserted=torch.from_numpy(given["inserted"].copy()))
+    rows = [given[key] for key in names if key.startswith("covariate ") and key in given]
+    if rows:
+        first = np.flatnonzero(np.r_[True, np.diff(trajectories.row_agent().numpy()) != 0])
+        trajectories = replace(trajectories, covariates=torch.from_numpy(np.stack(rows, axis=1)[first].astype(float)))
+    return trajectories
 
 
 def trajectories_from_table(
-    table: pa.Table, schema: Schema, source: str, clock: np.ndarray | None = None
+    table: pa.Table,
+    schema: Schema,
+    source: str,
+    clock: np.ndarray | None = None,
+    duration: np.ndarray | None = None,
 ) -> Trajectories:
     """Validate a table in memory and convert it to tensors.
 
@@ -58,6 +81,8 @@ def trajectories_from_table(
         Name of the table in error messages.
     clock : ndarray, shape (R,), float64, optional
         Time of every row, if the table's time column only counts steps.
+    duration : ndarray, shape (R,), float32, optional
+        Base steps from every row to the next one of its trajectory; 1 by default.
 
     Raises
     ------
@@ -79,13 +104,20 @@ def trajectories_from_table(
     last = np.zeros(len(agent), dtype=bool)
     last[offsets[1:] - 1] = True
     reader.check_steps(time, last)
-    reader.check_lengths(starts, offsets)
-
-    state = np.stack([reader.numbers(name, np.zeros_like(last)) for name in schema.state], axis=1)
+    if schema.encoded:
+        state = np.stack([reader.states(name) for name in schema.state], axis=1)
+    else:
+        reader.check_lengths(starts, offsets)
+        state = np.stack([reader.numbers(name, np.zeros_like(last)) for name in schema.state], axis=1)
+    observed = None if np.isfinite(state).all() else np.isfinite(state)
+    if observed is not None:
+        state = carried_forward(state, starts)
     delta = np.zeros(state.shape, dtype=np.float32)
     delta[:-1] = state[1:] - state[:-1]
     delta[last] = 0
-    if schema.num_actions is None:
+    if not schema.action:
+        action = torch.zeros(len(agent), dtype=torch.int64)
+    elif schema.num_actions is None:
         columns = [reader.numbers(name, last) for name in schema.action]
         action = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
     else:
@@ -107,11 +139,39 @@ def trajectories_from_table(
         terminated=torch.from_numpy(terminated),
         reward=reward,
         time=None if clock is None else torch.from_numpy(clock[order]),
+        observed=None if observed is None else torch.from_numpy(observed),
+        duration=None if duration is None else torch.from_numpy(duration[order].astype(np.float32)),
+        final_action=reader.final_actions(offsets[1:] - 1) if schema.encoded and schema.action else None,
     )
 
 
+def carried_forward(state: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Fill missing values (R, D) by the last observed one of the trajectory, before that by its first one.
+
+    Coordinates that a trajectory never observes get the mean of the column. `starts` holds the first rows of
+    trajectories.
+    """
+    missing = np.isnan(state)
+    rows = np.arange(len(state))
+    first = np.zeros(len(state), dtype=np.int64)
+    first[starts] = starts
+    first = np.maximum.accumulate(first)
+    filled = state.copy()
+    for column in range(state.shape[1]):
+        known = ~missing[:, column]
+        before = np.maximum.accumulate(np.where(known, rows, -1))
+        after = np.minimum.accumulate(np.where(known, rows, len(state))[::-1])[::-1]
+        last = np.r_[starts[1:], len(state)][np.searchsorted(starts, first, side="right") - 1]
+        source = np.where(before >= first, before, np.where(after < last, after, -1))
+        values = state[source, column]
+        filled[:, column] = np.where(
+            known, state[:, column], np.where(source >= 0, values, np.nanmean(state[:, column]))
+        )
+    return filled
+
+
 def trajectories_table(trajectories: Trajectories) -> pa.Table:
-    """Convert trajectories to a canonical table; :func:`clock_column` names an additional column with their times."""
+    """Convert trajectories to a canonical table with :func:`additional_columns`."""
     schema, lengths = trajectories.schema, trajectories.lengths
     trajectory = np.repeat(np.arange(trajectories.num_trajectories), lengths.numpy())
     last = np.zeros(len(trajectory), dtype=bool)
@@ -122,21 +182,61 @@ def trajectories_table(trajectories: Trajectories) -> pa.Table:
         schema.time: pa.array(np.arange(len(trajectory)) - trajectories.offsets.numpy()[trajectory]),
         schema.episode: pa.array(trajectory),
     }
-    columns |= {name: pa.array(trajectories.state[:, index].numpy()) for index, name in enumerate(schema.state)}
+    hidden = ~trajectories.observed_mask().numpy()
+    columns |= {
+        name: pa.array(trajectories.state[:, index].numpy(), mask=hidden[:, index])
+        for index, name in enumerate(schema.state)
+    }
     actions = trajectories.action[:, None] if schema.num_actions is not None else trajectories.action
-    columns |= {name: pa.array(actions[:, index].numpy(), mask=last) for index, name in enumerate(schema.action)}
+    empty = last
+    if trajectories.final_action is not None:
+        actions = actions.clone()
+        final = trajectories.final_action.view(trajectories.num_trajectories, -1)
+        known = (final >= 0) if schema.num_actions is not None else ~final.isnan()
+        actions[trajectories.offsets[1:] - 1] = torch.where(known, final, 0)
+        empty = np.repeat(last[:, None], actions.shape[1], axis=1)
+        empty[last] = ~known.numpy()
+    for index, name in enumerate(schema.action):
+        mask = empty if empty.ndim == 1 else empty[:, index]
+        columns[name] = pa.array(actions[:, index].numpy(), mask=mask)
     if trajectories.reward is not None:
         columns[schema.reward] = pa.array(trajectories.reward.numpy(), mask=last)
     columns[schema.terminated] = pa.array(last & trajectories.terminated.numpy()[trajectory])
-    if trajectories.time is not None:
-        columns[clock_column(schema)] = pa.array(trajectories.time.numpy())
+    names = additional_columns(schema)
+    for key, values in (
+        ("clock", trajectories.time),
+        ("duration", trajectories.duration),
+        ("inserted", trajectories.inserted),
+        *_covariate_rows(trajectories),
+    ):
+        if values is not None:
+            columns[names[key]] = pa.array(values.numpy())
     return pa.table(columns)
 
 
-def clock_column(schema: Schema) -> str:
-    """Name of the time column in :func:`trajectories_table`, different from all columns of the schema."""
+def additional_columns(schema: Schema) -> dict[str, str]:
+    """Return the columns that :func:`trajectories_table` adds, with names that differ from those of the schema.
+
+    `clock` holds times, `duration` base steps to the next row, `inserted` marks rows that are not in the user's table,
+    and `covariate 0`, … hold encoded covariates; all but `clock` are optional.
+    """
     roles = (schema.agent, schema.time, schema.episode, schema.terminated, schema.reward)
-    return unused_name("clock", (*roles, *schema.state, *schema.action))
+    used = (*roles, *schema.state, *schema.action)
+    covariates = [f"covariate {index}" for index in range(_num_covariates(schema))]
+    return {name: unused_name(name, used) for name in ("clock", "duration", "inserted", *covariates)}
+
+
+def _num_covariates(schema: Schema) -> int:
+    """Number of encoded covariates."""
+    return sum(1 if categories is None else len(categories) - 1 for _, categories in schema.covariates)
+
+
+def _covariate_rows(trajectories: Trajectories) -> list[tuple[str, torch.Tensor]]:
+    """Covariates of every row's agent, by name in :func:`additional_columns`."""
+    if trajectories.covariates is None:
+        return []
+    rows = trajectories.covariates[trajectories.row_agent()]
+    return [(f"covariate {index}", column) for index, column in enumerate(rows.unbind(1))]
 
 
 def unused_name(name: str, used: Sequence[str]) -> str:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import numpy as np
 import pyarrow as pa
 
 from persim_lightning.errors import TableError
+
+# Row of the user's table for each row of a table that was derived from it.
+_original_rows: ContextVar[np.ndarray | None] = ContextVar("_original_rows", default=None)
+
+
+@contextlib.contextmanager
+def derived_from(rows: np.ndarray) -> Iterator[None]:
+    """Name rows of the user's table in errors about a table whose row i was the user's row `rows[i]`."""
+    token = _original_rows.set(rows)
+    try:
+        yield
+    finally:
+        _original_rows.reset(token)
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -61,5 +76,7 @@ def check_rows(
         return
     row = rows[0] if order is None else order[rows[0]]
     agent = "" if agents is None else f"agent {agents[0][agents[1][row]]}, "
+    original = _original_rows.get()
+    row = row if original is None else original[row]
     more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
     raise TableError(f"{source}: column '{column}', {agent}row {row}: {problem}{more}")

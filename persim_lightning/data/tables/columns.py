@@ -17,7 +17,8 @@ class TableColumns:
     state : list of str
         Numeric columns to predict.
     action : list of str
-        Actions between a row and the next. Numbers are quantities; strings and booleans are categories.
+        Actions from a row to the next; empty if nothing is decided. Numbers are quantities; strings and booleans are
+        categories.
     agent : str
         Id of the agent: integers or strings.
     time : str
@@ -29,12 +30,24 @@ class TableColumns:
     terminated : str, optional
         True (or 1) in the last row of a trajectory that terminated (and was not only truncated).
     categorical : list of str
-        Action columns whose numbers are codes of categories, not quantities.
+        Action or input columns whose numbers are codes of categories, not quantities.
+    inputs : list of str
+        Columns that are known and influence the states, but that nobody decides: meals, weather, prices.
+    events : list of str, optional
+        Action or input columns whose values act for one base step, such as doses. The values of other columns hold
+        until the next row. By default found in the table, see :func:`~persim_lightning.data.tables.events.find_events`.
+    fill : dict
+        Column to what an empty cell of an action or input means: a number, a category, or 'last' for the value before
+        it. By default empty cells of events mean 0, and steps from rows with other empty cells are left out.
+    covariates : list of str
+        Columns that are constant for an agent, numbers or categories; empty cells are allowed. The prior of an agent's
+        factor depends on them.
     step : float or 'row', optional
-        Time between consecutive rows, in seconds if times are dates. By default the most common difference in the
-        table. 'row': every row is one step after the row before it, whatever their times are.
-    gaps : {'error', 'split'}
-        What to do if a trajectory has missing rows: raise an error, or start a new trajectory of the same agent.
+        Base step, in seconds if times are dates; found in the table by default. 'row': every row is one step after the
+        row before it, whatever their times are.
+    gaps : {'keep', 'error', 'split'}
+        What to do where rows are not one base step apart: learn from them as they are, raise an error, or start a new
+        trajectory of the same agent.
 
     Raises
     ------
@@ -51,26 +64,45 @@ class TableColumns:
     terminated: str | None = None
     categorical: list[str] = field(default_factory=list)
     step: float | Literal["row"] | None = None
-    gaps: Literal["error", "split"] = "error"
+    gaps: Literal["keep", "error", "split"] = "keep"
+    inputs: list[str] = field(default_factory=list)
+    events: list[str] | None = None
+    fill: dict[str, float | str] = field(default_factory=dict)
+    covariates: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for role, names in (("state", self.state), ("action", self.action)):
-            if not names or isinstance(names, str):
-                raise ConfigurationError(f"columns.{role} must list at least one column")
-        unknown = [name for name in self.categorical if name not in self.action]
-        if unknown:
-            raise ConfigurationError(f"columns.categorical: '{unknown[0]}' is not among the action columns")
+        for role in ("state", "action", "inputs", "categorical", "covariates"):
+            if isinstance(getattr(self, role), str):
+                raise ConfigurationError(f"columns.{role} must be a list of columns")
+        if not self.state:
+            raise ConfigurationError("columns.state must list at least one column")
+        for role in ("categorical", "events", "fill"):
+            unknown = [name for name in getattr(self, role) or () if name not in self.acting]
+            if unknown:
+                raise ConfigurationError(f"columns.{role}: '{unknown[0]}' is not among the action and input columns")
         if self.step not in (None, "row") and (isinstance(self.step, str) or not self.step > 0):
             raise ConfigurationError(f"columns.step {self.step!r} must be a positive number or 'row'")
-        if self.gaps not in ("error", "split"):
-            raise ConfigurationError(f"columns.gaps {self.gaps!r}: choose 'error' or 'split'")
+        if self.gaps not in ("keep", "error", "split"):
+            raise ConfigurationError(f"columns.gaps {self.gaps!r}: choose 'keep', 'error' or 'split'")
         used = self.used
         duplicate = sorted({name for name in used if used.count(name) > 1})
         if duplicate:
             raise ConfigurationError(f"columns: '{duplicate[0]}' is named twice; a column can have only one meaning")
 
     @property
+    def acting(self) -> list[str]:
+        """Names of action and input columns, in the order in which they are encoded."""
+        return [*self.action, *self.inputs]
+
+    @property
     def used(self) -> list[str]:
         """Names of all columns that are used."""
         optional = (self.episode, self.reward, self.terminated)
-        return [self.agent, self.time, *self.state, *self.action, *(name for name in optional if name is not None)]
+        return [
+            self.agent,
+            self.time,
+            *self.state,
+            *self.acting,
+            *self.covariates,
+            *(name for name in optional if name is not None),
+        ]

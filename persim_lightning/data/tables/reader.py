@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from persim_lightning.data.tables.checks import check_rows, check_type, is_number, is_numeral
 from persim_lightning.errors import TableError
@@ -73,8 +74,28 @@ class ColumnReader:
         self._check_rows(name, pc.is_null(column).to_numpy(), "empty")
         return column.to_numpy().astype(np.int64)
 
+    def states(self, name: str) -> np.ndarray:
+        """A float64 column of a state in sorted order, NaN where it is empty.
+
+        Raises
+        ------
+        TableError
+            If the column is empty, or a value is infinite.
+        """
+        values = self._numbers(name)
+        self._check_rows(name, np.isinf(values), "infinite")
+        if np.isnan(values).all():
+            raise TableError(f"{self._source}: state column '{name}' is empty")
+        return values
+
     def numbers(self, name: str, may_be_empty: np.ndarray) -> np.ndarray:
         """A finite float64 column in sorted order; rows in `may_be_empty` become 0."""
+        values = self._numbers(name)
+        self._check_rows(name, ~np.isfinite(values) & ~may_be_empty, "empty, NaN or infinite")
+        return np.where(may_be_empty, 0.0, values)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        """A float64 column in sorted order, NaN where it is empty."""
         kind = self._table[name].type
         if pa.types.is_string(kind):
             cells = self._table[name].to_pylist()
@@ -82,9 +103,16 @@ class ColumnReader:
             shown = "" if not text.any() else cells[self.order[int(text.argmax())]]
             self._check_rows(name, text, f"'{shown}' is not a number")
         column = self._column(name, is_number(kind), "numbers")
-        values = column.cast(pa.float64()).fill_null(np.nan).to_numpy()[self.order]
-        self._check_rows(name, ~np.isfinite(values) & ~may_be_empty, "empty, NaN or infinite")
-        return np.where(may_be_empty, 0.0, values)
+        values: np.ndarray = column.cast(pa.float64()).fill_null(np.nan).to_numpy()[self.order]
+        return values
+
+    def final_actions(self, last: np.ndarray) -> torch.Tensor:
+        """Actions in the rows `last` of the sorted table: (E,) int64 codes, -1 if empty, or (E, A) with NaN."""
+        columns = [self._table[name].cast(pa.float64()).fill_null(np.nan) for name in self._schema.action]
+        values = np.stack([column.to_numpy()[self.order[last]] for column in columns], axis=1).astype(np.float32)
+        if self._schema.num_actions is None:
+            return torch.from_numpy(values)
+        return torch.from_numpy(np.nan_to_num(values[:, 0], nan=-1.0).astype(np.int64))
 
     def action_codes(self, name: str, num_actions: int, may_be_empty: np.ndarray) -> np.ndarray:
         """An int64 column of discrete actions in sorted order; rows in `may_be_empty` become 0."""

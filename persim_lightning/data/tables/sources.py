@@ -97,3 +97,15 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
     if not table.num_rows:
         raise TableError(f"{name}: the table has no rows")
     return table, name
+
+
+def like(source: Any, table: pa.Table) -> Any:
+    """Convert a table to the kind of `source`: a pandas or polars data frame; an Arrow table for all others."""
+    kind = type(source).__module__.partition(".")[0]
+    if kind == "pandas":
+        return table.to_pandas()
+    if kind == "polars":
+        import polars  # the user has it
+
+        return polars.from_arrow(table)
+    return table

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 
 from persim_lightning.data.tables.actions import clean_actions, encode_columns, infer_action_columns, is_discrete
-from persim_lightning.data.tables.arrow import plain_types
+from persim_lightning.data.tables.agent_covariates import (
+    encode_covariates,
+    infer_covariates,
+    warn_of_constant_actions,
+)
+from persim_lightning.data.tables.arrow import numeric_text, plain_types, set_column
 from persim_lightning.data.tables.canonical import trajectories_from_table, unused_name
-from persim_lightning.data.tables.checks import check_rows, check_type, is_number
+from persim_lightning.data.tables.checks import check_rows, check_type, derived_from, is_number
 from persim_lightning.data.tables.columns import TableColumns
+from persim_lightning.data.tables.events import find_events, spread_events
+from persim_lightning.data.tables.filling import fill_actions, warn_of_empty_actions
+from persim_lightning.data.tables.simultaneous import merge_simultaneous
 from persim_lightning.data.tables.sources import as_table
-from persim_lightning.data.tables.times import count_steps, row_times
+from persim_lightning.data.tables.times import MAX_DURATION, Clock, calendar_clock, count_steps, is_uneven, row_times
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
-from persim_lightning.types import Schema
+from persim_lightning.types import ActionColumn, Schema
 
 
 def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
@@ -35,14 +48,22 @@ def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
         If the table is malformed; names column, agent and row.
     """
     table, name = as_table(source, name)
-    if not schema.action_columns:
+    if not schema.encoded:
         return trajectories_from_table(table, schema, name)
+    return user_trajectories(table, fitted_columns(schema, table.column_names), name, schema)
+
+
+def fitted_columns(schema: Schema, present: Sequence[str]) -> TableColumns:
+    """Return the columns of the table that a simulator was fitted on; optional ones only if they are `present`."""
     episode, reward, terminated = (
-        label if label in table.column_names else None for label in (schema.episode, schema.reward, schema.terminated)
+        label if label in present else None for label in (schema.episode, schema.reward, schema.terminated)
     )
-    columns = TableColumns(
+    return TableColumns(
         state=list(schema.state),
-        action=[column.name for column in schema.action_columns],
+        action=[column.name for column in schema.action_columns if column.name not in schema.inputs],
+        inputs=list(schema.inputs),
+        covariates=[name for name, _ in schema.covariates if name in present],
+        events=list(schema.events),
         agent=schema.agent,
         time=schema.time,
         step=schema.step or "row",
@@ -51,11 +72,14 @@ def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
         reward=reward,
         terminated=terminated,
     )
-    return user_trajectories(table, columns, name, schema)
 
 
 def user_trajectories(
-    table: pa.Table, columns: TableColumns, source: str, fitted: Schema | None = None
+    table: pa.Table,
+    columns: TableColumns,
+    source: str,
+    fitted: Schema | None = None,
+    max_duration: float = MAX_DURATION,
 ) -> Trajectories:
     """Convert a user's table to trajectories.
 
@@ -66,12 +90,14 @@ def user_trajectories(
     source : str
         Name of the table in error messages.
     fitted : Schema, optional
-        Schema of the table that a simulator was fitted on. Actions are encoded in the same way.
+        Schema of the table that a simulator was fitted on. Times and actions are encoded in the same way.
+    max_duration : float
+        Base steps from a row to the next above which a new trajectory starts, if `columns.gaps` is 'keep'.
 
     Returns
     -------
     Trajectories
-        Its schema describes how actions are encoded and how long a step takes.
+        Its schema describes how times and actions are encoded.
 
     Raises
     ------
@@ -84,18 +110,48 @@ def user_trajectories(
             f"{source}: missing column(s) {', '.join(missing)}; the table has {', '.join(table.column_names)}"
         )
     table = plain_types(table.select(columns.used))
-    clock = row_times(table[columns.time], columns.time, source)
-    steps = count_steps(table, columns, source, clock)
-    table = clean_actions(table, columns, steps.last, source)
-    actions = fitted.action_columns if fitted is not None else infer_action_columns(table, columns, source)
-    encoded = encode_columns(table, actions, source, steps.last)
-    conflicts = [name for name in encoded if name in columns.used and name not in columns.action]
+    for name in columns.used:
+        if name in columns.state or (name in columns.acting and name not in columns.categorical):
+            table = set_column(table, name, numeric_text(table[name]))
+    seconds = row_times(table[columns.time], columns.time, source)
+    clock = calendar_clock(table[columns.time], seconds, None if fitted is None else fitted.calendar)
+    table = clean_actions(table, columns, source)
+    events = find_events(table, columns, is_uneven(table, columns, source, clock.time))
+    table, kept = merge_simultaneous(table, columns, events, clock.time, source)
+    with derived_from(kept):
+        return _merged_trajectories(
+            table, columns, source, fitted, events, Clock(clock.time[kept], clock.calendar), seconds[kept], max_duration
+        )
+
+
+def _merged_trajectories(
+    table: pa.Table,
+    columns: TableColumns,
+    source: str,
+    fitted: Schema | None,
+    events: tuple[str, ...],
+    clock: Clock,
+    seconds: np.ndarray,
+    max_duration: float,
+) -> Trajectories:
+    """Convert a table with at most one row for every (agent, time), see :func:`user_trajectories`."""
+    time = clock.time
+    table = fill_actions(table, columns, events, source, time)
+    unknown = np.zeros(table.num_rows, dtype=bool)
+    for name in columns.acting:
+        unknown |= pc.is_null(table[name]).to_numpy()
+    steps = count_steps(table, columns, source, time, unknown, max_duration)
+    warn_of_empty_actions(table, columns, source, unknown & ~steps.last_recorded)
+    last = steps.last
+    actions = fitted.action_columns if fitted is not None else infer_action_columns(table, columns, source, last)
+    encoded = encode_columns(table, actions, source, last)
+    conflicts = [name for name in encoded if name in columns.used and name not in columns.acting]
     if conflicts:
         raise TableError(f"{source}: column '{conflicts[0]}' has the name of an encoded action: rename it")
     schema = fitted or Schema(
         state=tuple(columns.state),
         action=tuple(encoded),
-        num_actions=len(actions[0].categories or ()) if is_discrete(actions) else None,
+        num_actions=_num_actions(actions),
         agent=columns.agent,
         time=columns.time,
         episode=columns.episode or unused_name("episode", columns.used),
@@ -104,7 +160,14 @@ def user_trajectories(
         action_columns=actions,
         step=steps.length,
         gaps=columns.gaps,
+        encoded=True,
+        calendar=clock.calendar,
+        inputs=tuple(columns.inputs),
+        events=events,
+        covariates=infer_covariates(table, columns, source),
     )
+    if fitted is None:
+        warn_of_constant_actions(table, columns, source)
     canonical = {schema.agent: table[columns.agent], schema.time: pa.array(steps.time)}
     canonical |= {name: table[name] for name in schema.state} | encoded
     if steps.episode is not None:
@@ -113,11 +176,22 @@ def user_trajectories(
         canonical[schema.reward] = table[columns.reward]
     if columns.terminated is not None:
         canonical[schema.terminated] = _booleans(table[columns.terminated], columns.terminated, source)
-    trajectories = trajectories_from_table(pa.table(canonical), schema, source, clock)
+    trajectories = trajectories_from_table(pa.table(canonical), schema, source, seconds, steps.duration)
+    if columns.covariates and len(columns.covariates) == len(schema.covariates):
+        ids = trajectories.agent_ids
+        values = encode_covariates(table, schema.agent, schema.covariates, ids, source)
+        trajectories = replace(trajectories, covariates=torch.from_numpy(values))
     del canonical, table, encoded
     # Arrow keeps freed memory in its pool: more than the trajectories themselves need.
     pa.default_memory_pool().release_unused()
-    return trajectories
+    return spread_events(trajectories, [schema.action.index(name) for name in events])
+
+
+def _num_actions(actions: Sequence[ActionColumn]) -> int | None:
+    """Number of discrete actions; a table without actions has a single one."""
+    if not actions:
+        return 1
+    return len(actions[0].categories or ()) if is_discrete(actions) else None
 
 
 def _booleans(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:

@@ -23,12 +23,16 @@ def test_steps_are_found_in_any_kind_of_time(times, step):
     assert read_in.lengths.tolist() == [3, 3]
 
 
-def test_gaps_stop_split_or_do_not_count():
+def test_gaps_are_kept_stop_split_or_do_not_count():
     values = long_table([0, 1, 2, 5, 6, 9])
+    kept = read(values, GAPPY)
+    assert kept.lengths.tolist() == [6]
+    assert kept.duration.tolist() == [1, 1, 3, 1, 3, 0]
     with pytest.raises(
-        TableError, match=r"column 'day', agent eve, row 3: 5 follows 2, but the step between rows is 1;.*1 more"
+        TableError,
+        match=r"column 'day', agent eve, row 3: 5 follows 2, but the step between rows is 1 \(gaps: error\).*1 more",
     ):
-        read(values, GAPPY)
+        read(values, TableColumns(["glucose"], ["dose"], "patient", "day", gaps="error"))
     split = read(values, TableColumns(["glucose"], ["dose"], "patient", "day", gaps="split"))
     assert split.lengths.tolist() == [3, 2, 1]
     assert split.split_rows(0.0)[0].tolist() == [0, 1, 3]

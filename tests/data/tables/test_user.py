@@ -30,13 +30,15 @@ def test_further_rows_are_encoded_alike():
     assert read_like(schema, more).action[0].tolist() == [3.0, 0.0, 0.0, 1.0]
     with pytest.raises(TableError, match=r"column 'drug', row 0: unknown category 'z', expected one of a, b, c"):
         read_like(schema, {**more, "drug": ["z", None]})
-    with pytest.raises(TableError, match="5 follows 1, but the step between rows is 1;"):
-        read_like(schema, {**more, "day": [1, 5]})
+    assert read_like(schema, {**more, "day": [1, 5]}).duration.tolist() == [4, 0]
 
 
 BAD = {
     "missing column": (lambda c: c.pop("drug"), r"missing column\(s\) drug; the table has patient"),
-    "time twice": (lambda c: c["day"].__setitem__(3, 2), "column 'day', agent eve, row 3: the agent has two rows"),
+    "time twice": (
+        lambda c: c["day"].__setitem__(3, 2),
+        "column 'glucose', agent eve, row 3: the agent has two rows with this time and different",
+    ),
     "no id": (lambda c: c["patient"].__setitem__(4, None), "column 'patient', row 4: empty agent id"),
     "no time": (lambda c: c.update(day=[0, 1, None, 2, 3, 4]), "column 'day', row 2: empty time"),
     "text as time": (lambda c: c.update(day=["a"] * 6), "column 'day' contains text that is not a date"),
@@ -44,9 +46,8 @@ BAD = {
         lambda c: c.update(glucose=["high"] * 6),
         "agent bob, row 2: 'high' is not a number",
     ),
-    "empty state": (lambda c: c["glucose"].__setitem__(4, None), "column 'glucose', agent bob, row 4: empty"),
-    "empty dose": (lambda c: c["dose"].__setitem__(3, None), "column 'dose', agent eve, row 3: empty"),
-    "empty drug": (lambda c: c["drug"].__setitem__(3, None), "column 'drug', row 3: empty"),
+    "empty state": (lambda c: c.update(glucose=[None] * 6), "state column 'glucose' is empty"),
+    "infinite state": (lambda c: c["glucose"].__setitem__(4, float("inf")), "column 'glucose', agent bob, row 4: infi"),
     "odd flag": (lambda c: c.update(cured=[2, 0, 0, 0, 0, 0]), "column 'cured', row 0: neither 0 nor 1"),
     "one category": (lambda c: c.update(drug=["a"] * 6), "action column 'drug' has 1 categories, expected 2 … 100"),
     "dates as action": (lambda c: c.update(drug=[datetime.date(2024, 1, 1)] * 6), "'drug' has type date32"),
@@ -70,10 +71,20 @@ def test_what_is_wrong_is_said_with_column_agent_and_row(case):
         read(values)
 
 
-def test_an_agent_with_a_single_row_is_named():
+def test_an_agent_with_a_single_row_is_kept():
     values = {**long_table([0, 1, 2]), "patient": ["eve", "eve", "bob"]}
-    with pytest.raises(TableError, match="agent bob, row 2: the agent's trajectory has a single row"):
-        read(values, GAPPY)
+    kept = read(values, GAPPY)
+    assert (kept.agent_ids, kept.lengths.tolist()) == (("bob", "eve"), [1, 2])
+
+
+@pytest.mark.parametrize("name", ["dose", "drug"])
+def test_the_step_from_a_row_with_an_empty_action_is_left_out(name):
+    values = patients()
+    values[name][3] = None
+    with pytest.warns(UserWarning, match=f"mine: column '{name}', agent eve, row 3: empty, so the step"):
+        kept = read(values)
+    assert kept.num_trajectories == 3
+    assert len(kept.split_rows(0.0)[0]) == 3
 
 
 def test_tables_that_may_split_let_further_tables_split():

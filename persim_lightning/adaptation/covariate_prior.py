@@ -1,0 +1,41 @@
+"""Uses agents' covariates as the prior of their factors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.posterior import FactorPrior
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.models.population import FittedPopulation
+
+
+def covariate_prior(
+    population: FittedPopulation, agents: torch.Tensor, known: np.ndarray, wanted: np.ndarray
+) -> FactorPrior | None:
+    """Predict the prior of agents from covariates by a map that fitted agents determine.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    agents : Tensor, shape (N,), int64
+        Indices of fitted agents with covariates.
+    known : ndarray, shape (N, C)
+        Their covariates; NaN where missing.
+    wanted : ndarray, shape (K, C)
+        Covariates of the agents that need a prior; NaN where missing.
+
+    Returns
+    -------
+    FactorPrior or None
+        None if there are too few agents, or nothing differs between them.
+    """
+    means = np.nanmean(np.where(np.isnan(known).all(0), 0.0, known), axis=0)
+    filled, asked = (np.where(np.isnan(values), means, values) for values in (known, wanted))
+    factors = population.simulator.agent_encoder.table().detach()[:, agents]
+    try:
+        return CovariateMap(filled, factors)(asked)
+    except ConfigurationError:
+        # Ten agents are needed; with fewer, the population is the prior.
+        return None

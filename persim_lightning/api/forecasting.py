@@ -1,0 +1,256 @@
+"""Forecasts: predicts the states of rows to come, from each agent's last recorded row."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from persim_lightning.adaptation.intervals import Calibration, floored_spread
+from persim_lightning.data.tables.actions import clean_actions, encode_columns
+from persim_lightning.data.tables.arrow import numeric_text, plain_types, set_column
+from persim_lightning.data.tables.checks import check_rows
+from persim_lightning.data.tables.events import spread_events
+from persim_lightning.data.tables.times import clock_times, row_times
+from persim_lightning.data.tables.user import fitted_columns
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError, TableError
+from persim_lightning.evaluation.filtering import PaddedRows, filter_rows
+from persim_lightning.evaluation.intervals import believed_factors
+from persim_lightning.models.population import FittedPopulation
+
+NO_CALIBRATION = "intervals need held-out tails of trajectories, which this simulator was fitted without"
+# Agents that are forecast at once.
+_PART = 1024
+
+
+class _Starts(NamedTuple):
+    """Last recorded rows of B agents.
+
+    Attributes
+    ----------
+    state : Tensor, shape (B, D)
+    time : ndarray, shape (B,), float64
+        In the unit of the table's clock.
+    action : Tensor, shape (B,) int64 or (B, A)
+        -1 or NaN where it is not known.
+    """
+
+    state: Tensor
+    time: np.ndarray
+    action: Tensor
+
+
+def forecast_rows(
+    population: FittedPopulation,
+    recorded: Trajectories,
+    calibration: Calibration | None,
+    future: pa.Table,
+    source: str,
+    level: float | None,
+) -> pa.Table:
+    """Predict the states of future rows.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    recorded : Trajectories
+        Recorded trajectories of its agents, with filtered states.
+    calibration : Calibration or None
+    future : pyarrow.Table
+        Rows to come: agent, time, actions and inputs; other columns are ignored.
+    source : str
+        Name of the table in error messages.
+    level : float or None
+        Level of intervals; None for no intervals.
+
+    Returns
+    -------
+    pyarrow.Table
+        Agent and time as in `future`, states, and the ends of their intervals `_low` and `_high`, in the order of
+        `future`.
+
+    Raises
+    ------
+    PersimError
+        If a column is missing, an agent is unknown, a time is not after the agent's last recorded row, or an action is
+        empty.
+    """
+    if level is not None and calibration is None:
+        raise ConfigurationError(NO_CALIBRATION)
+    if level is not None and calibration is not None:
+        calibration.check(level)
+    schema = population.schema
+    columns = fitted_columns(schema, ())
+    names = [schema.agent, schema.time, *columns.acting]
+    missing = [name for name in names if name not in future.column_names]
+    if missing:
+        have = ", ".join(future.column_names)
+        raise TableError(f"{source}: missing column(s) {', '.join(missing)}; the table has {have}")
+    asked = plain_types(future.select(names))
+    for name in columns.acting:
+        asked = set_column(asked, name, numeric_text(asked[name]))
+    asked = clean_actions(asked, columns, source)
+    seconds = row_times(asked[schema.time], schema.time, source)
+    ids = asked[schema.agent].to_pylist()
+    agent = _agent_indices(population, ids, source)
+    order = np.lexsort((seconds, agent))
+    final = np.zeros(len(order), dtype=bool)
+    final[order] = np.r_[np.diff(agent[order]) != 0, True]
+    action = _encoded_actions(population, asked, source, final, (ids, agent))
+    mean, width = np.empty((len(ids), schema.state_dim)), np.zeros((len(ids), schema.state_dim))
+    distinct = np.unique(agent)
+    for part in np.array_split(distinct, math.ceil(len(distinct) / _PART)):
+        bounds = np.searchsorted(agent[order], part[0]), np.searchsorted(agent[order], part[-1], side="right")
+        rows = order[slice(*bounds)]
+        starts = _starts(population, recorded, part)
+        before = np.searchsorted(part, agent[rows])
+        early = clock_times(seconds[rows], schema.calendar) <= starts.time[before]
+        bad = np.zeros(len(ids), dtype=bool)
+        bad[rows[early]] = True
+        owners = ids, np.arange(len(ids))
+        check_rows(source, schema.time, bad, "not after the agent's last recorded row", None, owners)
+        joined = _joined(population, starts, part, before, clock_times(seconds[rows], schema.calendar), action[rows])
+        mean[rows], width[rows] = _predict(population, recorded, calibration, joined, level)
+    result = {schema.agent: future[schema.agent], schema.time: future[schema.time]}
+    result |= {name: pa.array(mean[:, column]) for column, name in enumerate(schema.state)}
+    if level is not None:
+        for column, name in enumerate(schema.state):
+            result[f"{name}_low"] = pa.array(mean[:, column] - width[:, column])
+            result[f"{name}_high"] = pa.array(mean[:, column] + width[:, column])
+    return pa.table(result)
+
+
+def _agent_indices(population: FittedPopulation, ids: list[int | str], source: str) -> np.ndarray:
+    """Indices (T,) of agents in the population."""
+    known = {label: index for index, label in enumerate(population.agent_ids)}
+    index = np.array([known.get(label, -1) for label in ids])
+    unknown = index < 0
+    if unknown.any():
+        label = ids[int(unknown.argmax())]
+        check_rows(source, population.schema.agent, unknown, f"unknown agent {label!r}; give its rows as history")
+    return index
+
+
+def _encoded_actions(
+    population: FittedPopulation,
+    asked: pa.Table,
+    source: str,
+    final: np.ndarray,
+    agents: tuple[list[int | str], np.ndarray],
+) -> Tensor:
+    """Encode the actions of future rows, (T,) or (T, A); those of an agent's final row act on nothing that is asked."""
+    schema = population.schema
+    if not schema.action:
+        return torch.zeros(asked.num_rows, dtype=torch.int64)
+    for name in schema.events:
+        asked = set_column(asked, name, asked[name].fill_null(0.0))
+    encoded = encode_columns(asked, schema.action_columns, source, final)
+    values = []
+    for name, column in encoded.items():
+        array = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        bad = ~np.isfinite(array) & ~final
+        check_rows(source, name, bad, "empty, NaN or infinite", None, (agents[0], np.arange(len(array))))
+        values.append(np.nan_to_num(array))
+    if schema.num_actions is not None:
+        return torch.from_numpy(values[0].astype(np.int64))
+    return torch.from_numpy(np.stack(values, axis=1).astype(np.float32))
+
+
+def _starts(population: FittedPopulation, recorded: Trajectories, agents: np.ndarray) -> _Starts:
+    """Find the last recorded rows of agents, given by their indices in the population."""
+    schema, known = population.schema, {label: index for index, label in enumerate(recorded.agent_ids)}
+    ends = recorded.offsets[1:].numpy() - 1
+    times = recorded.row_time().numpy()[ends]
+    # The trajectory of every agent that ends last.
+    latest = {}
+    for number in np.argsort(times, kind="stable").tolist():
+        latest[int(recorded.agent[number])] = number
+    labels = [population.agent_ids[agent] for agent in agents]
+    absent = [label for label in labels if known.get(label) not in latest]
+    if absent:
+        raise ConfigurationError(f"agent {absent[0]}: it has no recorded rows to start from; give its rows as history")
+    numbers = torch.tensor([latest[known[label]] for label in labels])
+    last = recorded.offsets[1:][numbers] - 1
+    if recorded.final_action is not None:
+        action = recorded.final_action[numbers]
+    else:
+        action = torch.full_like(recorded.action[last], -1 if recorded.action.ndim == 1 else torch.nan)
+    return _Starts(recorded.state[last], clock_times(times[numbers.numpy()], schema.calendar), action)
+
+
+def _joined(
+    population: FittedPopulation,
+    starts: _Starts,
+    agents: np.ndarray,
+    place: np.ndarray,
+    times: np.ndarray,
+    action: Tensor,
+) -> Trajectories:
+    """Trajectories of the last recorded rows (B,) and the future rows (T,), which are sorted by agent and time."""
+    schema = population.schema
+    counts = np.bincount(place, minlength=len(agents))
+    offsets = np.r_[0, np.cumsum(counts + 1)]
+    first, later = offsets[:-1], np.arange(len(place)) + place + 1
+    rows = offsets[-1]
+    clock = np.empty(rows)
+    clock[first], clock[later] = starts.time, times
+    duration = np.r_[np.diff(clock) / schema.step if schema.step else np.ones(rows - 1), 0.0]
+    duration[offsets[1:] - 1] = 0.0
+    acts = action.new_zeros(rows, *action.shape[1:])
+    acts[later] = action
+    known = starts.action >= 0 if action.ndim == 1 else ~starts.action.isnan()
+    # What acts from the last recorded row on, or what the first future row says.
+    acts[first] = torch.where(known, starts.action.to(action.dtype).nan_to_num(), acts[first + 1])
+    events = [schema.action.index(name) for name in schema.events]
+    if events:
+        acts[np.ix_(first, events)] = starts.action[:, events].nan_to_num()
+    observed = torch.zeros(rows, schema.state_dim, dtype=torch.bool)
+    observed[first] = True
+    state = torch.zeros(rows, schema.state_dim)
+    state[first] = starts.state
+    joined = Trajectories(
+        schema=schema,
+        agent_ids=tuple(population.agent_ids[agent] for agent in agents),
+        agent=torch.arange(len(agents)),
+        offsets=torch.from_numpy(offsets),
+        state=state,
+        action=acts,
+        delta=torch.zeros_like(state),
+        terminated=torch.zeros(len(agents), dtype=torch.bool),
+        observed=observed,
+        duration=torch.from_numpy(duration.astype(np.float32)),
+    )
+    return spread_events(joined, events)
+
+
+def _predict(
+    population: FittedPopulation,
+    recorded: Trajectories,
+    calibration: Calibration | None,
+    joined: Trajectories,
+    level: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predict the future rows (T,) of joined trajectories: means and half widths (T, D)."""
+    simulator, rows = population.simulator, PaddedRows.of(joined, torch.arange(joined.num_trajectories))
+    agents = population.index(joined.agent_ids)
+    future = torch.ones(len(joined.state), dtype=torch.bool)
+    future[joined.offsets[:-1]] = False
+    if joined.inserted is not None:
+        future &= ~joined.inserted
+    step = (torch.arange(len(joined.state)) - joined.offsets[:-1].repeat_interleave(joined.lengths))[future]
+    number = torch.arange(joined.num_trajectories).repeat_interleave(joined.lengths)[future]
+    factors = simulator.agent_encoder(agents.expand(simulator.members, -1))
+    mean = filter_rows(simulator, factors, rows).mean(0)[number, step].double().numpy()
+    if level is None or calibration is None:
+        return mean, np.zeros_like(mean)
+    drawn = believed_factors(population, recorded, agents)
+    repeated = PaddedRows(*(value.repeat(drawn.shape[1], *[1] * (value.ndim - 1)) for value in rows))
+    many = filter_rows(simulator, drawn.flatten(1, 2).to(simulator.delta_rms), repeated)
+    spread = floored_spread(many.unflatten(1, drawn.shape[1:3]).flatten(0, 1), simulator.delta_rms)[number, step]
+    elapsed = torch.cat((torch.zeros(len(rows.row), 1), rows.duration.cumsum(1)[:, :-1]), dim=1)[number, step]
+    return mean, calibration.half_width_after(spread, elapsed, level).double().numpy()
