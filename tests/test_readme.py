@@ -1,5 +1,6 @@
 """Every command of README is run once, made small; every Python block compiles."""
 
+import datetime
 import re
 import shlex
 
@@ -92,6 +93,9 @@ def test_commands_run(tmp_path, monkeypatch, capsys):
     new = {**patients(2, 20, first=12), "glucose": np.random.default_rng(1).normal(size=40)}
     write_table(pa.table(table), tmp_path / "patients.csv")
     write_table(pa.table(new), tmp_path / "new_patients.csv")
+    days = [datetime.date(2030, 1, 1), datetime.date(2030, 1, 8)]
+    future = {"patient": ["p3"] * 2, "day": days, "dose": [0.1, 0.2], "drug": ["weak", "none"]}
+    write_table(pa.table(future), tmp_path / "future.csv")
     run("fit", ["--config", "cartpole", *FIT, "--run_dir", "runs/RUN"])
     (tmp_path / "my_test.parquet").write_bytes((tmp_path / "data/cartpole/test-seed0/test.parquet").read_bytes())
     for line in commands():

@@ -13,7 +13,7 @@ from persim_lightning.types import Schema
 
 
 def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callable[[Tensor], Tensor]]:
-    """Build the action space of a table.
+    """Build the action space of a table; inputs are no part of it.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
     schema = trajectories.schema
     if schema.num_actions is not None:
         return Discrete(schema.num_actions), lambda plans: plans
-    lowest, highest = trajectories.action_range()
+    lowest, highest = (values[: decided_coordinates(schema)] for values in trajectories.action_range())
 
     def realize(plans: Tensor) -> Tensor:
         # Indicators range from 0 to 1, so scaling keeps their order.
@@ -39,10 +39,17 @@ def table_action_space(trajectories: Trajectories) -> tuple[ActionSpace, Callabl
 
 
 def one_category_each(actions: Tensor, schema: Schema) -> Tensor:
-    """Set the largest indicator of every category to 1 and the others to 0, actions (..., A)."""
-    widths = [1 if column.categories is None else len(column.categories) for column in schema.user_actions]
+    """Set the largest indicator of every decided category to 1 and the others to 0, actions (..., A)."""
+    columns = [column for column in schema.user_actions if column.name not in schema.inputs]
+    widths = [1 if column.categories is None else len(column.categories) for column in columns]
     parts = [
         part if column.categories is None else torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.0)
-        for part, column in zip(actions.split(widths, -1), schema.user_actions, strict=True)
+        for part, column in zip(actions.split(widths, -1), columns, strict=True)
     ]
     return torch.cat(parts, dim=-1)
+
+
+def decided_coordinates(schema: Schema) -> int:
+    """Number of leading coordinates of actions that are decided; the others are inputs."""
+    columns = [column for column in schema.user_actions if column.name not in schema.inputs]
+    return sum(1 if categories is None else len(categories) for _, categories in columns)

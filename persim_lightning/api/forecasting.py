@@ -12,7 +12,7 @@ from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration, floored_spread
 from persim_lightning.data.tables.actions import clean_actions, encode_columns
-from persim_lightning.data.tables.arrow import numeric_text, plain_types, set_column
+from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column
 from persim_lightning.data.tables.checks import check_rows
 from persim_lightning.data.tables.events import spread_events
 from persim_lightning.data.tables.times import clock_times, row_times
@@ -92,6 +92,7 @@ def forecast_rows(
         have = ", ".join(future.column_names)
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}; the table has {have}")
     asked = plain_types(future.select(names))
+    asked = set_column(asked, schema.agent, id_column(asked[schema.agent], schema.agent, source))
     for name in columns.acting:
         asked = set_column(asked, name, numeric_text(asked[name]))
     asked = clean_actions(asked, columns, source)

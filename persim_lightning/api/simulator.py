@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration
-from persim_lightning.api.action_space import table_action_space
 from persim_lightning.api.adapting import adapt_population
 from persim_lightning.api.answers import Plan, Prediction
 from persim_lightning.api.forecasting import NO_CALIBRATION, forecast_rows
 from persim_lightning.api.inputs import State, action_array, check_positive, find_moment, state_array
+from persim_lightning.api.planning import encoded_inputs, plan_actions
 from persim_lightning.api.storage import load_calibration, load_recorded, load_saved_outcomes, save_parts
 from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.tables.columns import TableColumns
@@ -30,10 +30,8 @@ from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.evaluation.intervals import calibrate, rollout_spread
 from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.planning.icem import ICEM
-from persim_lightning.planning.objective import Objective, Reward, Termination, check_reward
-from persim_lightning.planning.planner import Planner, Problem
-from persim_lightning.planning.returns import EnsembleReturns
+from persim_lightning.planning.objective import Objective, Reward, Termination
+from persim_lightning.planning.planner import Planner
 from persim_lightning.store.names import PROVENANCE, TRAJECTORIES
 from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.types import Schema
@@ -179,7 +177,7 @@ class PersonalizedSimulator:
             step=step,
             gaps=gaps,
         )
-        source, name = as_table(table)
+        source, name = as_table(table, ids=(agent, *(() if episode is None else (episode,))))
         trajectories = user_trajectories(source, columns, name)
         sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}
         fitted = fit_calibrated(trajectories, holdout, epochs, seed, progress, **sizes, **model)
@@ -297,7 +295,7 @@ class PersonalizedSimulator:
             If a column is missing, an agent is unknown, or a time is not after the agent's last recorded row.
         """
         simulator = self if history is None else self.with_history(history)
-        table, source = as_table(future, "future")
+        table, source = as_table(future, "future", (self.schema.agent,))
         parts = simulator.population, simulator.trajectories, simulator.calibration
         return like(future, forecast_rows(*parts, table, source, level))
 
@@ -346,6 +344,7 @@ class PersonalizedSimulator:
         planner: Planner | None = None,
         pessimism: float = 0.0,
         seed: int = 0,
+        inputs: Mapping[str, Sequence[Any]] | None = None,
     ) -> Plan:
         """Plan a sequence of actions on the agent's simulator, within the range of recorded actions.
 
@@ -363,29 +362,29 @@ class PersonalizedSimulator:
         pessimism : float
             κ of the score `mean - κ·std` over members.
         seed : int
+        inputs : mapping of input column to H values, optional
+            Future values of the inputs, which are known and never chosen; required if the table has inputs.
 
         Raises
         ------
         ConfigurationError
-            If no objective is given, and the table had no rewards.
+            If no objective is given and the table had no rewards, or inputs are missing.
         """
         check_positive(horizon=horizon)
-        goal = self.objective(objective)
-        simulator = self.population.personalize(agent)
-        space, realize = table_action_space(self.trajectories)
         start = torch.as_tensor(state_array(state, self.schema), dtype=torch.float32)[None]
-        check_reward(goal.reward, "the objective", start[0], self.trajectories.action[0])
-        score = EnsembleReturns(simulator, goal, start, torch.zeros(1, dtype=torch.int64), pessimism)
-        with torch.inference_mode():
-            problem = Problem(lambda plans: score(realize(plans)), space, 1, horizon)
-            decision = (planner or ICEM(plans=500, rounds=20, elites=50)).plan(
-                problem, None, torch.Generator().manual_seed(seed)
-            )
-            if not bool(decision.score.isfinite().all()):
-                raise ConfigurationError("no plan has a finite value: check the objective and the state")
-            encoded = realize(decision.plan[:, None])[0, 0].numpy()
-        prediction = self.rollout(agent, start[0].numpy(), encoded)
-        return Plan(prediction.actions, float(decision.score[0]), prediction)
+        actions, value = plan_actions(
+            self.population.personalize(agent),
+            self.trajectories,
+            self.objective(objective),
+            start,
+            encoded_inputs(inputs, self.schema, horizon),
+            horizon,
+            planner,
+            pessimism,
+            seed,
+        )
+        prediction = self.rollout(agent, start[0].numpy(), actions)
+        return Plan(prediction.actions, value, prediction)
 
     def adapt(self, rows: Any = None, covariates: Any = None, known_covariates: Any = None) -> PersonalizedSimulator:
         """Add agents from a few rows of each, from covariates, or from both; nothing is trained.

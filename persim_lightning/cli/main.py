@@ -15,6 +15,7 @@ COMMANDS = {
     "fit": "fit a personalized simulator of every agent, on a table or an environment",
     "adapt": "add agents to a fitted population from a few rows of each, or from covariates",
     "evaluate": "score 50-step rollouts of a run on test trajectories",
+    "forecast": "predict the states of rows to come, from a table of agents, times and actions",
     "plan": "play MPC episodes planned on each agent's simulator, in the real environment",
     "report": "one HTML page of a run, with a what-if panel",
     "export": "one agent's simulator as ONNX, or trajectories as a Minari data set",

@@ -101,7 +101,8 @@ def environment_recordings(environment: Environment, paths: TablePaths) -> Recor
 
 def table_recordings(paths: TablePaths, columns: TableColumns) -> Recordings:
     """Read a user's own tables; there is no real environment."""
-    train = user_trajectories(read_table(paths.train), columns, str(paths.train))
+    ids = [name for name in (columns.agent, columns.episode) if name is not None]
+    train = user_trajectories(read_table(paths.train, ids), columns, str(paths.train))
     test = None if paths.test is None else read_like(train.schema, paths.test)
     return _recordings(paths, train, test, None)
 

@@ -11,6 +11,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.models.simulator import Simulator
 
+_ROUNDING = 1e-5
 # Rows of all members and trajectories that are filtered at once.
 _PART_ROWS = 1 << 18
 
@@ -55,6 +56,9 @@ class PaddedRows(NamedTuple):
 def filter_rows(simulator: Simulator, factors: Tensor, rows: PaddedRows) -> Tensor:
     """Estimate the states of all rows: observed coordinates are kept, others are predicted.
 
+    Sub-steps are counted from the last row that changes something, a measurement or another action. Rows in between,
+    which only ask for a state, therefore do not change the states after them.
+
     Parameters
     ----------
     simulator : Simulator
@@ -65,17 +69,24 @@ def filter_rows(simulator: Simulator, factors: Tensor, rows: PaddedRows) -> Tens
     -------
     Tensor, shape (M, B, L, D)
     """
-    state = rows.state[:, 0].expand(simulator.members, *rows.state[:, 0].shape)
-    estimates = [state]
+    members = simulator.members
+    # State at the last whole base step since something changed, and the share of a base step since then.
+    anchor = rows.state[:, 0].expand(members, *rows.state[:, 0].shape)
+    share = torch.zeros(len(rows.state))
+    estimates = [anchor]
     for step in range(1, rows.state.shape[1]):
-        predicted = simulator.advance(
-            factors,
-            state,
-            rows.action[:, step - 1].expand(simulator.members, *rows.action[:, step - 1].shape),
-            rows.duration[:, step - 1],
-        )
-        state = torch.where(rows.observed[:, step], rows.state[:, step], predicted)
-        estimates.append(state)
+        before, now = rows.action[:, step - 1], rows.action[:, step]
+        action = before.expand(members, *before.shape)
+        elapsed = share + rows.duration[:, step - 1]
+        whole = (elapsed + _ROUNDING).floor()
+        share = (elapsed - whole).clamp(min=0)
+        anchor = simulator.advance(factors, anchor, action, whole)
+        predicted = anchor if not bool(share.any()) else simulator.advance(factors, anchor, action, share)
+        estimate = torch.where(rows.observed[:, step], rows.state[:, step], predicted)
+        estimates.append(estimate)
+        changed = (before != now).view(len(now), -1).any(1) | rows.observed[:, step].any(1)
+        anchor = torch.where(changed[:, None], estimate, anchor)
+        share = torch.where(changed, 0.0, share)
     return torch.stack(estimates, dim=2)
 
 

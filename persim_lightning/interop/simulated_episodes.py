@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
 
-from persim_lightning.api.action_space import one_category_each
+from persim_lightning.api.action_space import decided_coordinates, one_category_each
+from persim_lightning.api.planning import encoded_inputs
 from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.data.tables.minari import trajectory_spaces
 from persim_lightning.errors import ConfigurationError
@@ -60,6 +62,8 @@ class SimulatedEpisodes:
     member : 'mean', 'random' or int
         Observed state: the mean over members, a random member for each episode (so that a policy cannot exploit the
         errors of one member), or always the member with this index.
+    inputs : mapping of input column to `max_steps` values, optional
+        Values of the inputs in every episode; required if the table has inputs, which are no part of the actions.
 
     Raises
     ------
@@ -78,6 +82,7 @@ class SimulatedEpisodes:
         max_steps: int | None = None,
         start: Literal["first", "any", "population"] = "first",
         member: Literal["mean", "random"] | int = "mean",
+        inputs: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         if not isinstance(simulator, PersonalizedSimulator):
             simulator = PersonalizedSimulator.load(simulator)
@@ -102,7 +107,13 @@ class SimulatedEpisodes:
         self._objective = simulator.objective(reward, terminated)
         self._schema, self._member, self.count = recorded.schema, member, count
         self.max_steps = max_steps or int(recorded.lengths.max()) - 1
+        self._inputs = encoded_inputs(inputs, recorded.schema, self.max_steps)
         self.observation_space, self.action_space = trajectory_spaces(recorded)
+        if self._inputs is not None:
+            assert isinstance(self.action_space, gymnasium.spaces.Box)
+            count = decided_coordinates(recorded.schema)
+            low, high = self.action_space.low[:count], self.action_space.high[:count]
+            self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         self._states = torch.zeros(members, count, recorded.schema.state_dim)
         self._observed_member = torch.zeros(count, dtype=torch.int64)
         self._steps = np.zeros(count, dtype=np.int64)
@@ -130,6 +141,9 @@ class SimulatedEpisodes:
         See :meth:`realized` for actions outside the action space.
         """
         realized = self.realized(np.asarray(actions))
+        if self._inputs is not None:
+            given = self._inputs[np.minimum(self._steps, self.max_steps - 1)]
+            realized = torch.cat((realized, given.to(realized)), dim=-1)
         before, states = self._observe_members(self._states), self._dynamics.step(self._states, realized)
         diverged = ~states.isfinite().all(-1).all(0)
         states = torch.where(diverged[:, None], self._states, states)

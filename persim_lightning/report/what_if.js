@@ -45,7 +45,7 @@ function unpackModel(model) {
   const layer = (packed) => packed && { weight: unpack(packed.weight), bias: unpack(packed.bias) };
   const net = (packed) =>
     packed && { hidden: packed.hidden.map(layer), output: layer(packed.output), skip: layer(packed.skip) };
-  const result = { members: model.members, angles: model.angles, walls: null };
+  const result = { members: model.members, angles: model.angles, integrator: model.integrator, walls: null };
   for (const name of ["stateMean", "stateStd", "deltaRms", "factors", "core", "actionMean", "actionStd", "actionFactors"])
     result[name] = name in model ? unpack(model[name]) : null;
   result.stateNet = net(model.stateNet);
@@ -96,19 +96,31 @@ function stop(walls, state) {
   return stopped;
 }
 
-function nextState(model, member, agentFactor, state, action) {
+/** Changes of a state per base step. */
+function rate(model, member, weights, state) {
   const inputs = Array.from(state, (value, d) => (value - model.stateMean.data[d]) / model.stateStd.data[d]);
   for (const d of model.angles) inputs.push(Math.sin(state[d]));
   for (const d of model.angles) inputs.push(Math.cos(state[d]));
   const vectors = network(model.stateNet, member, inputs);
-  const weights = coefficients(model, member, agentFactor, action);
   const rank = weights.length;
-  const following = state.map((value, d) => {
+  return state.map((_, d) => {
     let sum = 0;
     for (let l = 0; l < rank; l++) sum += vectors[d * rank + l] * weights[l];
-    return value + sum * model.deltaRms.data[d];
+    return sum * model.deltaRms.data[d];
   });
-  return stop(model.walls, following);
+}
+
+/** State after one base step: by the map of an evenly spaced table, or by a step of Runge-Kutta. */
+function nextState(model, member, agentFactor, state, action) {
+  const weights = coefficients(model, member, agentFactor, action);
+  const change = (from) => rate(model, member, weights, from);
+  const moved = (by, share) => state.map((value, d) => value + share * by[d]);
+  const first = change(state);
+  if (model.integrator === "euler") return stop(model.walls, moved(first, 1));
+  const second = change(moved(first, 0.5));
+  const third = change(moved(second, 0.5));
+  const fourth = change(moved(third, 1));
+  return stop(model.walls, moved(first.map((value, d) => (value + 2 * (second[d] + third[d]) + fourth[d]) / 6), 1));
 }
 
 /** Trajectory of one member with one agent factor: H + 1 states. */

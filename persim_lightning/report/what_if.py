@@ -65,6 +65,7 @@ def model_data(simulator: Simulator, agents: Tensor) -> dict[str, Any]:
     walls, encoder, actions = simulator.walls, simulator.state_encoder, simulator.action_encoder
     model: dict[str, Any] = {
         "members": simulator.members,
+        "integrator": simulator.config.integrator,
         "angles": encoder.angles,
         "stateMean": _array(encoder.state_mean),
         "stateStd": _array(encoder.state_std),

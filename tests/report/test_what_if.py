@@ -1,6 +1,7 @@
 """What the page computes is what the simulators say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,12 +25,18 @@ def script(opened, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "num_actions", "wall"),
-    [("cp", 3, torch.inf), ("cp", None, 0.6), ("tucker", 3, 0.6), ("tucker", None, torch.inf)],
+    ("kind", "num_actions", "wall", "integrator"),
+    [
+        ("cp", 3, torch.inf, "rk4"),
+        ("cp", None, 0.6, "euler"),
+        ("tucker", 3, 0.6, "euler"),
+        ("tucker", None, torch.inf, "euler"),
+    ],
 )
-def test_rollouts_in_the_page_are_those_of_torch(kind, num_actions, wall, script):
-    """Angles, walls, discrete and continuous actions, both factorizations."""
+def test_rollouts_in_the_page_are_those_of_torch(kind, num_actions, wall, integrator, script):
+    """Angles, walls, discrete and continuous actions, both factorizations, both integrators."""
     simulator = random_simulator(kind, num_actions, wall)
+    simulator.config = replace(simulator.config, integrator=integrator)
     torch.manual_seed(0)
     agents, start, actions = torch.tensor([4, 1]), torch.tensor([0.3, -0.2, 0.5]), random_actions(num_actions, 6)
     found = script(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from persim_lightning.errors import TableError
 
 
 def plain_types(table: pa.Table) -> pa.Table:
@@ -13,7 +16,7 @@ def plain_types(table: pa.Table) -> pa.Table:
             column = _decode(column)
         if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
-        elif pa.types.is_decimal(column.type):
+        elif pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
             column = column.cast(pa.float64())
         if column.type != kind:
             table = table.set_column(index, table.column_names[index], column)
@@ -31,8 +34,9 @@ def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks)
 
 
-# Texts that stand for an empty cell in a column of numbers.
-_EMPTY = frozenset({"", ".", "na", "n/a", "nan", "null", "none"})
+# Texts that stand for an empty cell in a column of numbers (in any case), and in one of categories.
+_EMPTY_NUMBERS = pa.array(["", ".", "na", "n/a", "nan", "null", "none"])
+_EMPTY_CATEGORIES = pa.array(["", ".", "NA", "NaN"])
 
 
 def set_column(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
@@ -46,15 +50,42 @@ def numeric_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return column.cast(pa.float64())
     if not pa.types.is_string(column.type):
         return column
-    numbers: list[float | None] = []
-    for cell in column.to_pylist():
-        if cell is None or cell.strip().lower() in _EMPTY:
-            numbers.append(None)
-            continue
-        try:
-            numbers.append(float(cell))
-        except ValueError:
-            return column
-    if all(number is None for number in numbers):
+    try:
+        trimmed = pc.utf8_trim_whitespace(column)
+        empty = pc.is_in(pc.utf8_lower(trimmed), _EMPTY_NUMBERS)
+        numbers = pc.if_else(empty, None, trimmed).cast(pa.float64())
+    except pa.ArrowInvalid:
         return column
-    return pa.chunked_array([pa.array(numbers, pa.float64())])
+    return column if numbers.null_count == len(numbers) else numbers
+
+
+def without_empty_texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Replace texts that stand for empty cells in a column of categories, such as `NA` and `.`, by null."""
+    return pc.if_else(pc.is_in(column, _EMPTY_CATEGORIES), None, column)
+
+
+def id_column(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
+    """Convert ids to int64 or text; ids of other kinds, such as UUIDs and dates, become text.
+
+    Raises
+    ------
+    TableError
+        If ids are numbers that are not integers.
+    """
+    kind = column.type
+    if pa.types.is_integer(kind):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            return column.cast(pa.string())
+    if pa.types.is_string(kind):
+        return column
+    if pa.types.is_floating(kind):
+        # pandas reads integers as floating-point numbers if a cell is empty.
+        values = pc.if_else(pc.is_nan(column), None, column)
+        if not pc.all(pc.equal(values, pc.floor(values)), min_count=0).as_py():
+            raise TableError(f"{source}: column '{name}' has type {kind}, expected integers or text as ids")
+        return values.cast(pa.int64())
+    return pa.chunked_array(
+        [pa.array([None if value is None else str(value) for value in column.to_pylist()], pa.string())]
+    )

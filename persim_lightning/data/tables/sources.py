@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,41 +11,47 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from persim_lightning.data.tables.csv_files import read_csv
 from persim_lightning.errors import TableError
 from persim_lightning.support.files import atomic_write
 
+_INDEX = re.compile(r"__index_level_\d+__")
 
-def read_table(path: Path) -> pa.Table:
-    """Read a Parquet or CSV file, or a Minari data set: its folder, or its file `main_data.hdf5`.
+
+def read_table(path: Path, ids: Sequence[str] = ()) -> pa.Table:
+    """Read a Parquet or CSV file, a folder of Parquet files, or a Minari data set: its folder or `main_data.hdf5`.
+
+    CSV files may be compressed (.csv.gz), and separated by semicolons with decimal commas, or by tabs.
+
+    Parameters
+    ----------
+    path : Path
+    ids : sequence of str
+        Columns of ids, which stay text in a CSV file unless all of them are plain integers: `001` is text.
 
     Raises
     ------
     TableError
         If the file is missing, has another suffix, cannot be parsed, or has no rows.
     """
-    if path.is_dir() or (path.suffix == ".hdf5" and path.is_file()):
+    parquet_folder = path.is_dir() and any(path.glob("*.parquet"))
+    if not parquet_folder and (path.is_dir() or (path.suffix == ".hdf5" and path.is_file())):
         # Imported late: gymnasium is slow to load, and most tables are files.
         from persim_lightning.data.tables.minari import minari_table, open_minari
 
         return minari_table(open_minari(path), str(path))
-    readers = {".parquet": pq.read_table, ".csv": _read_csv}
-    if path.suffix not in (*readers, ".hdf5"):
+    suffix = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if not parquet_folder and suffix not in ("parquet", "csv", "tsv", "hdf5"):
         raise TableError(f"{path}: cannot read '{path.suffix}'; give a .parquet or .csv file, or a Minari data set")
-    if not path.is_file():
+    if not path.exists():
         raise TableError(f"{path}: no such file")
     try:
-        table = readers[path.suffix](path)
-    except (pa.ArrowException, OSError) as error:
-        raise TableError(f"{path}: not a readable {path.suffix[1:]} file ({str(error).splitlines()[0]})") from error
+        table = pq.read_table(path) if parquet_folder or suffix == "parquet" else read_csv(path, ids)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        raise TableError(f"{path}: not a readable {suffix} file ({str(error).splitlines()[0]})") from error
     if table.num_rows == 0:
         raise TableError(f"{path}: the table has no rows")
     return table
-
-
-def _read_csv(path: Path) -> pa.Table:
-    """Read a CSV file; empty cells are null in text columns, too."""
-    options = pa.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
-    return pa.csv.read_csv(path, convert_options=options)
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -58,7 +65,7 @@ def write_table(table: pa.Table, path: Path) -> None:
             pq.write_table(table, temporary, compression="zstd")
 
 
-def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
+def as_table(source: Any, name: str = "table", ids: Sequence[str] = ()) -> tuple[pa.Table, str]:
     """Convert a user's data to an Arrow table, and return it with its name for error messages.
 
     Parameters
@@ -67,6 +74,8 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
         A path names a .parquet or .csv file, or the folder of a Minari data set. Data frames need no further packages.
     name : str
         Name of the table in error messages, unless it is a file.
+    ids : sequence of str
+        As for :func:`read_table`.
 
     Raises
     ------
@@ -74,7 +83,7 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
         If the source has another type, or no rows.
     """
     if isinstance(source, str | Path):
-        return read_table(Path(source)), str(source)
+        return read_table(Path(source), ids), str(source)
     try:
         if isinstance(source, pa.Table):
             table = source
@@ -96,7 +105,8 @@ def as_table(source: Any, name: str = "table") -> tuple[pa.Table, str]:
         raise TableError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
     if not table.num_rows:
         raise TableError(f"{name}: the table has no rows")
-    return table, name
+    # The unnamed index of a pandas data frame is not a column of the user's.
+    return table.drop_columns([label for label in table.column_names if _INDEX.fullmatch(label)]), name
 
 
 def like(source: Any, table: pa.Table) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,17 @@ _REGULAR_SHARE = 0.5
 _LARGEST_SHARE = 1 / 8
 # A gap of more base steps is not learned from: a new trajectory starts after it.
 MAX_DURATION = 16.0
+
+
+def _parsed_dates(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
+    """Parse texts as numbers, ISO dates with or without a time zone, or dates such as 31.12.2024."""
+    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        with contextlib.suppress(pa.ArrowInvalid):
+            return column.cast(kind)
+    try:
+        return pc.strptime(column, format="%d.%m.%Y", unit="us")
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{source}: column '{name}' contains text that is not a date ({error})") from error
 
 
 class Clock(NamedTuple):
@@ -74,14 +86,11 @@ def row_times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     """
     check_rows(source, name, pc.is_null(column).to_numpy(), "empty time")
     if pa.types.is_string(column.type):
-        try:
-            column = column.cast(pa.timestamp("us"))
-        except pa.ArrowInvalid as error:
-            raise TableError(f"{source}: column '{name}' contains text that is not a date ({error})") from error
+        column = _parsed_dates(column, name, source)
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us")).cast(pa.int64()).to_numpy() / 1e6
+        return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
     check_type(source, name, column.type, is_number(column.type), "numbers or dates")
     times: np.ndarray = column.cast(pa.float64()).to_numpy()
     check_rows(source, name, ~np.isfinite(times), "not a finite time")

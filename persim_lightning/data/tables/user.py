@@ -17,7 +17,7 @@ from persim_lightning.data.tables.agent_covariates import (
     infer_covariates,
     warn_of_constant_actions,
 )
-from persim_lightning.data.tables.arrow import numeric_text, plain_types, set_column
+from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column, without_empty_texts
 from persim_lightning.data.tables.canonical import trajectories_from_table, unused_name
 from persim_lightning.data.tables.checks import check_rows, check_type, derived_from, is_number
 from persim_lightning.data.tables.columns import TableColumns
@@ -29,6 +29,9 @@ from persim_lightning.data.tables.times import MAX_DURATION, Clock, calendar_clo
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import TableError
 from persim_lightning.types import ActionColumn, Schema
+
+# Larger numbers overflow in single precision once they are squared.
+_LARGEST = 1e18
 
 
 def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
@@ -47,7 +50,7 @@ def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
     TableError
         If the table is malformed; names column, agent and row.
     """
-    table, name = as_table(source, name)
+    table, name = as_table(source, name, (schema.agent, schema.episode))
     if not schema.encoded:
         return trajectories_from_table(table, schema, name)
     return user_trajectories(table, fitted_columns(schema, table.column_names), name, schema)
@@ -109,10 +112,10 @@ def user_trajectories(
         raise TableError(
             f"{source}: missing column(s) {', '.join(missing)}; the table has {', '.join(table.column_names)}"
         )
-    table = plain_types(table.select(columns.used))
-    for name in columns.used:
-        if name in columns.state or (name in columns.acting and name not in columns.categorical):
-            table = set_column(table, name, numeric_text(table[name]))
+    repeated = [name for name in columns.used if table.column_names.count(name) > 1]
+    if repeated:
+        raise TableError(f"{source}: there are several columns '{repeated[0]}'")
+    table = _canonical_types(plain_types(table.select(columns.used)), columns, source)
     seconds = row_times(table[columns.time], columns.time, source)
     clock = calendar_clock(table[columns.time], seconds, None if fitted is None else fitted.calendar)
     table = clean_actions(table, columns, source)
@@ -185,6 +188,25 @@ def _merged_trajectories(
     # Arrow keeps freed memory in its pool: more than the trajectories themselves need.
     pa.default_memory_pool().release_unused()
     return spread_events(trajectories, [schema.action.index(name) for name in events])
+
+
+def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.Table:
+    """Convert every column to the type of its role: ids, numbers where all cells are, texts without empty ones."""
+    ids = [columns.agent] if columns.episode is None else [columns.agent, columns.episode]
+    for name in columns.used:
+        column = table[name]
+        if name in ids:
+            column = id_column(column, name, source)
+        elif name in columns.state or (name in columns.acting and name not in columns.categorical):
+            column = numeric_text(column)
+        if name in (*columns.acting, *columns.covariates) and pa.types.is_string(column.type):
+            column = without_empty_texts(column)
+        table = set_column(table, name, column)
+    for name in columns.state:
+        if is_number(table[name].type):
+            large = pc.abs(table[name].cast(pa.float64())).fill_null(0.0).to_numpy()
+            check_rows(source, name, np.isfinite(large) & (large > _LARGEST), "too large a number")
+    return table
 
 
 def _num_actions(actions: Sequence[ActionColumn]) -> int | None:
