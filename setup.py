@@ -10,7 +10,7 @@ REPORT = ["plotly>=6"]
 BASELINES = ["d3rlpy==2.8.0", "stable-baselines3>=2.6", "sb3-contrib>=2.6"]
 CLUSTER = ["ray>=2.40"]
 TEST = [
-    *("pytest>=8", "pytest-cov>=6", "pytest-xdist>=3.6", "setuptools>=70"),
+    *("hypothesis>=6.100", "pytest>=8", "pytest-cov>=6", "pytest-xdist>=3.6", "setuptools>=70"),
     *("pandas>=2.2", "polars>=1.3", "onnxruntime>=1.20", "selenium>=4.20"),
     *(*POLICIES, *VIDEO, *INTEROP, *REPORT, *BASELINES, *CLUSTER),
 ]

@@ -153,7 +153,7 @@ def _encoded_actions(
     encoded = encode_columns(asked, schema.action_columns, source, final)
     values = []
     for name, column in encoded.items():
-        array = column.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        array = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
         bad = ~np.isfinite(array) & ~final
         check_rows(source, name, bad, "empty, NaN or infinite", None, (agents[0], np.arange(len(array))))
         values.append(np.nan_to_num(array))

@@ -175,7 +175,7 @@ def encode_columns(
         if categories is None:
             if not is_number(table[name].type):
                 raise TableError(f"{source}: action column '{name}' has type {table[name].type}, expected numbers")
-            encoded[name] = table[name].cast(pa.float64()).combine_chunks()
+            encoded[name] = table[name].cast(pa.float64(), safe=False).combine_chunks()
             continue
         try:
             values = table[name].cast(pa.scalar(categories[0]).type).combine_chunks()
@@ -192,7 +192,7 @@ def encode_columns(
             encoded[name] = codes
         else:
             encoded |= {
-                f"{name}={category}": pc.equal(codes, code).cast(pa.float64())
+                f"{name}={category}": pc.equal(codes, code).cast(pa.float64(), safe=False)
                 for code, category in enumerate(categories)
             }
     return encoded

@@ -17,7 +17,7 @@ def plain_types(table: pa.Table) -> pa.Table:
         if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
             column = column.cast(pa.string())
         elif pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
-            column = column.cast(pa.float64())
+            column = column.cast(pa.float64(), safe=False)
         if column.type != kind:
             table = table.set_column(index, table.column_names[index], column)
     return table
@@ -47,13 +47,13 @@ def set_column(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
 def numeric_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Convert a column of text that contains only numbers and empty cells to float64; leave others as they are."""
     if pa.types.is_null(column.type):
-        return column.cast(pa.float64())
+        return column.cast(pa.float64(), safe=False)
     if not pa.types.is_string(column.type):
         return column
     try:
         trimmed = pc.utf8_trim_whitespace(column)
         empty = pc.is_in(pc.utf8_lower(trimmed), _EMPTY_NUMBERS)
-        numbers = pc.if_else(empty, None, trimmed).cast(pa.float64())
+        numbers = pc.if_else(empty, None, trimmed).cast(pa.float64(), safe=False)
     except pa.ArrowInvalid:
         return column
     return column if numbers.null_count == len(numbers) else numbers

@@ -55,7 +55,7 @@ def covariates_from_table(
         check_type(source, name, table[name].type, is_number(table[name].type), "numbers")
     selected = [rows[label] for label in agent_ids]
     for name in names:
-        column = table[name].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        column = table[name].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
         bad = [label for label, row in zip(agent_ids, selected, strict=True) if not np.isfinite(column[row])]
         if bad:
             raise TableError(

@@ -39,7 +39,7 @@ def find_events(table: pa.Table, columns: TableColumns, uneven: bool) -> tuple[s
     for name in columns.acting:
         if not is_number(table[name].type) or name in columns.categorical:
             continue
-        values = table[name].cast(pa.float64()).fill_null(0.0).to_numpy()
+        values = table[name].cast(pa.float64(), safe=False).fill_null(0.0).to_numpy()
         empty = pc.is_null(table[name]).to_numpy()
         acts = ~np.isnan(values) & (values != 0)
         alone = bool((acts & ~measured).any()) and bool((empty & measured).any())

@@ -103,12 +103,12 @@ class ColumnReader:
             shown = "" if not text.any() else cells[self.order[int(text.argmax())]]
             self._check_rows(name, text, f"'{shown}' is not a number")
         column = self._column(name, is_number(kind), "numbers")
-        values: np.ndarray = column.cast(pa.float64()).fill_null(np.nan).to_numpy()[self.order]
+        values: np.ndarray = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()[self.order]
         return values
 
     def final_actions(self, last: np.ndarray) -> torch.Tensor:
         """Actions in the rows `last` of the sorted table: (E,) int64 codes, -1 if empty, or (E, A) with NaN."""
-        columns = [self._table[name].cast(pa.float64()).fill_null(np.nan) for name in self._schema.action]
+        columns = [self._table[name].cast(pa.float64(), safe=False).fill_null(np.nan) for name in self._schema.action]
         values = np.stack([column.to_numpy()[self.order[last]] for column in columns], axis=1).astype(np.float32)
         if self._schema.num_actions is None:
             return torch.from_numpy(values)

@@ -92,7 +92,7 @@ def row_times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
     check_type(source, name, column.type, is_number(column.type), "numbers or dates")
-    times: np.ndarray = column.cast(pa.float64()).to_numpy()
+    times: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy()
     check_rows(source, name, ~np.isfinite(times), "not a finite time")
     return times
 

@@ -204,7 +204,7 @@ def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.
         table = set_column(table, name, column)
     for name in columns.state:
         if is_number(table[name].type):
-            large = pc.abs(table[name].cast(pa.float64())).fill_null(0.0).to_numpy()
+            large = pc.abs(table[name].cast(pa.float64(), safe=False)).fill_null(0.0).to_numpy()
             check_rows(source, name, np.isfinite(large) & (large > _LARGEST), "too large a number")
     return table
 
@@ -221,6 +221,6 @@ def _booleans(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArra
     if pa.types.is_boolean(column.type):
         return column
     check_type(source, name, column.type, is_number(column.type), "booleans")
-    values = column.cast(pa.float64()).fill_null(0).to_numpy()
+    values = column.cast(pa.float64(), safe=False).fill_null(0).to_numpy()
     check_rows(source, name, (values != 0) & (values != 1), "neither 0 nor 1")
     return pa.chunked_array([pa.array(values == 1)])
