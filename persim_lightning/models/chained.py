@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Chains
 
 
 def predict_chains(simulator: Simulator, factors: Tensor, chains: Chains) -> Tensor:
-    """Predict the states at the ends of all steps, before they are replaced by what was observed.
+    """Predict the states at the ends of all steps, before observed coordinates replace them; zero after the last step.
 
     Parameters
     ----------
@@ -24,13 +25,24 @@ def predict_chains(simulator: Simulator, factors: Tensor, chains: Chains) -> Ten
     -------
     Tensor, shape (M, B, K, D)
     """
-    state = chains.state
-    predicted = []
-    for step in range(chains.duration.shape[2]):
-        state = simulator.advance(factors, state, chains.action[:, :, step], chains.duration[:, :, step])
-        predicted.append(state)
-        state = torch.where(chains.observed[:, :, step], chains.target[:, :, step], state)
-    return torch.stack(predicted, dim=2)
+    # Longest chains first, so that every step computes only those that are not over.
+    steps = torch.arange(1, chains.duration.shape[2] + 1, device=chains.duration.device)
+    length = (((chains.duration > 0) | chains.observed.any(-1)) * steps).amax(-1)
+    order = length.argsort(1, descending=True)
+    member = torch.arange(len(order), device=order.device)[:, None]
+    ordered = Chains(*(part[member, order] for part in chains))
+    factors, length = factors[member, order], length[member, order]
+    state = ordered.state
+    parts = []
+    for step in range(int(length.max())):
+        count = int((length > step).sum(1).max())
+        now = simulator.advance(
+            factors[:, :count], state[:, :count], ordered.action[:, :count, step], ordered.duration[:, :count, step]
+        )
+        parts.append(F.pad(now, (0, 0, 0, order.shape[1] - count)))
+        state = torch.where(ordered.observed[:, :count, step], ordered.target[:, :count, step], now)
+    parts += [torch.zeros_like(chains.state)] * (len(steps) - len(parts))
+    return torch.stack(parts, dim=2)[member, order.argsort(1)]
 
 
 def chain_errors(simulator: Simulator, chains: Chains) -> Tensor:
