@@ -13,6 +13,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import WandbLogger
 
 from persim_lightning.api.simulator import PersonalizedSimulator
@@ -23,7 +24,7 @@ from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.intervals import coverage
 from persim_lightning.runs.rank_search import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
-from persim_lightning.runs.run_folder import choose_run_folder, forget_folder, is_launched_rank
+from persim_lightning.runs.run_folder import choose_run_folder, claimed, forget_folder, is_launched_rank
 from persim_lightning.runs.settings import LINKED, FitSettings
 from persim_lightning.runs.summary import print_summary
 from persim_lightning.runs.trainer import as_list, fit_callbacks, fit_loggers, slow_precision_note
@@ -161,6 +162,10 @@ class _Fit(FitSettings):
         config, configured = self.config, self._get(self.config_init, "trainer")
         epochs, episodes = config.trainer.max_epochs, config.mpc_episodes
         callbacks = fit_callbacks(self.run_dir, epochs, config.check_theorem, episodes, self._planning)
+        if configured["max_time"] is not None:
+            # Lightning's own timer stops within an epoch, from which training cannot resume exactly.
+            kwargs["max_time"] = None
+            callbacks.append(Timer(configured["max_time"], interval="epoch"))
         trainer: pl.Trainer = super().instantiate_trainer(
             logger=fit_loggers(self.run_dir, self._data_name(), config.wandb),
             plugins=[AtomicCheckpointIO(), *as_list(configured["plugins"])],
@@ -186,6 +191,11 @@ def _check_checkpoint(run: _Fit) -> None:
 
 
 def _train(run: _Fit) -> Path:
+    with claimed(run.run_dir, run.trainer.is_global_zero):
+        return _train_in_folder(run)
+
+
+def _train_in_folder(run: _Fit) -> Path:
     start = time.monotonic()
     folder, trainer, data = run.run_dir, run.trainer, run.datamodule
     data.check(trainer.world_size)
@@ -201,6 +211,10 @@ def _train(run: _Fit) -> Path:
         # Lightning turns Ctrl-C into SystemExit.
         advice = f"resume with --ckpt_path {last}" if last.exists() else "no checkpoint was written, so start again"
         raise FitInterruptedError(f"interrupted: {advice}") from error
+    if not trainer.current_epoch:
+        raise ConfigurationError("trainer.max_time ended before the first epoch: give more time")
+    if trainer.current_epoch < (trainer.max_epochs or 0):
+        print(f"stopped after {trainer.current_epoch} of {trainer.max_epochs} epochs; resume with --ckpt_path {last}")
     if trainer.is_global_zero:
         covered = _complete(run)
         seconds = time.monotonic() - start

@@ -8,11 +8,23 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.store.names import CHECKPOINTS, CONFIG, DESCRIPTION, last_checkpoint
+from persim_lightning.store.names import (
+    CHECKPOINTS,
+    CONFIG,
+    DESCRIPTION,
+    LOCK,
+    RANK_SELECTION,
+    SETTINGS,
+    last_checkpoint,
+)
 
 # Inherited by the ranks that Lightning launches, so that all agree on a folder named after the time.
 _VARIABLE = "PERSIM_RUN_DIR"
+# Files that show that a folder belongs to a fit.
+_OWN = (CHECKPOINTS, CONFIG, DESCRIPTION, LOCK, RANK_SELECTION, SETTINGS)
 
 
 def is_launched_rank() -> bool:
@@ -35,7 +47,7 @@ def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) 
     Raises
     ------
     ConfigurationError
-        If the folder holds another run, or separately started processes would choose different ones.
+        If the folder holds another run or foreign files, or separately started processes would choose different ones.
     """
     inherited = os.environ.get(_VARIABLE)
     if inherited is not None:
@@ -58,8 +70,37 @@ def choose_run_folder(run_dir: Path | None, checkpoint: Path | None, name: str) 
         raise ConfigurationError(
             f"{folder} holds a run: choose another --run_dir, or resume the run with --ckpt_path {last}"
         )
+    foreign = folder.is_dir() and any(folder.iterdir()) and not any((folder / name).exists() for name in _OWN)
+    if foreign and folder.resolve() != resumed:
+        raise ConfigurationError(f"{folder} holds other files: choose another --run_dir")
     os.environ[_VARIABLE] = str(folder.resolve())
     return folder
+
+
+@contextlib.contextmanager
+def claimed(folder: Path, leads: bool) -> Iterator[None]:
+    """Keep other fits out of a run folder.
+
+    Parameters
+    ----------
+    folder : Path
+    leads : bool
+        Whether this process is rank zero; other ranks of the same fit share its folder.
+
+    Raises
+    ------
+    ConfigurationError
+        If another fit is writing to the folder.
+    """
+    if not leads:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, blocking=False):
+            yield
+    except Timeout as error:
+        raise ConfigurationError(f"{folder}: another fit is writing to it; choose another --run_dir") from error
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from persim_lightning.callbacks.latents import LatentFactors
 from persim_lightning.callbacks.progress import EpochProgress
 from persim_lightning.callbacks.rollouts import RolloutScores
 from persim_lightning.callbacks.save import SaveSimulator
+from persim_lightning.callbacks.stopped import SaveWhenStopped
 from persim_lightning.callbacks.theorem import LowRankCheck
 from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.store.names import LAST_CHECKPOINT, METRICS, last_checkpoint
@@ -49,6 +50,7 @@ def fit_callbacks(
         save_on_train_epoch_end=True,
     )
     callbacks: list[pl.Callback] = [
+        SaveWhenStopped(last_checkpoint(folder)),
         FinishEnsemble(),
         SaveSimulator(folder),
         checkpoints,

@@ -93,3 +93,37 @@ def test_twenty_kills_at_random_moments_of_the_command(folder):
         if not (folder / run / "provenance.json").exists():
             resume(folder, run)
         assert_same_run(folder, "undisturbed", run)
+
+
+@pytest.mark.slow
+def test_a_fit_that_runs_out_of_time_resumes_to_the_same_simulator(folder):
+    longer = ["--trainer.max_epochs", "600"]
+    finish_fit(folder, "--run_dir", "in-time", *longer)
+    finish_fit(folder, "--run_dir", "late", "--trainer.max_time", "00:00:00:01", *longer)
+    last = folder / "late/checkpoints/last.ckpt"
+    assert 0 < torch.load(last, weights_only=True)["epoch"] < 600
+    assert (folder / "late/simulator.safetensors").exists()
+    finish_fit(folder, "--ckpt_path", str(last), *longer)
+    assert_same_run(folder, "in-time", "late")
+
+
+def test_two_fits_do_not_share_a_folder(folder):
+    first = start_fit(folder, "--run_dir", "shared", "--trainer.max_epochs", "3000")
+    deadline = time.monotonic() + 120
+    while not (folder / "shared/config.yaml").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    second = start_fit(folder, "--run_dir", "shared")
+    _, errors = second.communicate()
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert second.returncode == 1
+    assert "another fit is writing to it" in errors or "holds a run" in errors
+
+
+def test_a_folder_with_foreign_files_is_not_taken_over(folder):
+    (folder / "mine").mkdir()
+    (folder / "mine/notes.txt").write_text("do not touch")
+    process = start_fit(folder, "--run_dir", "mine")
+    _, errors = process.communicate()
+    assert "mine holds other files: choose another --run_dir" in errors
+    assert [path.name for path in (folder / "mine").iterdir()] == ["notes.txt"]
