@@ -41,6 +41,7 @@ def test_no_program_is_left_out():
     # patients.py is imported by dosing.py.
     assert programs == {
         *("collecting.py", "factorization.py", "own_table.py", "planning.py", "time_to_accuracy.py", "training.py"),
+        "uneven.py",
         *("dosing.py", "patients.py"),
     }
 
@@ -52,6 +53,11 @@ def test_collecting(program):
 def test_own_table(program):
     printed = program("benchmarks/own_table.py", "--rows", "30", "--many", "50", "--epochs", "2")
     assert "fit of 50 agents" in printed
+
+
+def test_uneven(program):
+    printed = program("benchmarks/uneven.py", "drug", "--agents", "4", "--span", "12", "--epochs", "1")
+    assert "drug: uneven is" in printed
 
 
 @pytest.mark.slow

@@ -90,7 +90,8 @@ class RolloutScores(pl.Callback):
         windows = EpisodeWindows.cut(test).select(episodes).to(pl_module.device)
         agents = self._population_index(trainer, test).to(pl_module.device)[windows.agent]
         metric = HorizonR2(test.num_agents, test.schema.state_dim).to(pl_module.device)
-        metric.update(windows.agent, predict(pl_module.simulator, agents, windows), windows.target, windows.steps)
+        predicted = predict(pl_module.simulator, agents, windows)
+        metric.update(windows.agent, predicted, windows.target, windows.steps, windows.observed)
         r2: Tensor = metric.compute()
         return r2.cpu()
 

@@ -41,7 +41,9 @@ class HorizonR2(Metric):
         self.add_state("total", torch.zeros(*shape, state_dim, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("square", torch.zeros(*shape, state_dim, dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, agent: Tensor, predicted: Tensor, target: Tensor, steps: Tensor) -> None:
+    def update(
+        self, agent: Tensor, predicted: Tensor, target: Tensor, steps: Tensor, observed: Tensor | None = None
+    ) -> None:
         """Add episodes.
 
         Parameters
@@ -50,9 +52,13 @@ class HorizonR2(Metric):
         predicted, target : Tensor, shape (B, H, D)
         steps : Tensor, shape (B,)
             Number of leading steps to compare.
+        observed : Tensor, shape (B, H, D), bool, optional
+            States that are incomplete at a horizon are left out there.
         """
         for column, horizon in enumerate(self.horizons):
             valid = steps >= horizon
+            if observed is not None and horizon <= observed.shape[1]:
+                valid &= observed[:, horizon - 1].all(-1)
             index = agent[valid]
             truth = target[valid, horizon - 1].double()
             error = (predicted[valid, horizon - 1].double() - truth).square().sum(-1)

@@ -64,6 +64,8 @@ class EpisodeWindows:
         Base steps from each state to the next; None if all are 1.
     observed : Tensor, shape (E, H, D), bool, or None
         Coordinates of the targets that were observed; None if all were.
+    minimum : int
+        Smallest number of steps of an episode that is scored.
     """
 
     agent: Tensor
@@ -73,19 +75,29 @@ class EpisodeWindows:
     steps: Tensor
     duration: Tensor | None = None
     observed: Tensor | None = None
+    minimum: int = MIN_STEPS
 
     @classmethod
-    def cut(cls, trajectories: Trajectories, start: int | Tensor = START, horizon: int = HORIZON) -> EpisodeWindows:
+    def cut(
+        cls, trajectories: Trajectories, start: int | Tensor | None = None, horizon: int = HORIZON
+    ) -> EpisodeWindows:
         """Cut one window out of each trajectory.
 
         Parameters
         ----------
         trajectories : Trajectories
-        start : int or Tensor, shape (E,)
-            First step of the windows.
+        start : int or Tensor, shape (E,), optional
+            First step of the windows; :data:`START` by default. Episodes of a user's table that are too short for it
+            are scored from their first row on.
         horizon : int
             Largest number of steps; trajectories that end before `start` give windows of 0 steps.
         """
+        minimum = MIN_STEPS
+        if start is None:
+            start = START
+            if trajectories.schema.encoded:
+                start = torch.where(trajectories.lengths - 1 - START >= MIN_STEPS, START, 0)
+                minimum = 1
         steps = (trajectories.lengths - 1 - start).clamp(0, horizon)
         first = torch.minimum(trajectories.offsets[:-1] + start, trajectories.offsets[1:] - 1)
         offset = torch.arange(horizon)
@@ -104,6 +116,7 @@ class EpisodeWindows:
             steps=steps,
             duration=duration,
             observed=observed,
+            minimum=minimum,
         )
 
     def first_of_each(self, count: int, limit: int) -> EpisodeWindows:
@@ -123,14 +136,19 @@ class EpisodeWindows:
         return replace(self, **shorter)
 
     def select(self, index: Tensor) -> EpisodeWindows:
-        values: dict[str, Any] = {name: None if value is None else value[index] for name, value in vars(self).items()}
+        values: dict[str, Any] = {
+            name: value[index] if isinstance(value, Tensor) else value for name, value in vars(self).items()
+        }
         return EpisodeWindows(**values)
 
     def to(self, device: torch.device) -> EpisodeWindows:
-        values: dict[str, Any] = {
-            name: None if value is None else value.to(device) for name, value in vars(self).items()
-        }
-        return EpisodeWindows(**values)
+        return self._mapped(lambda value: value.to(device))
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> EpisodeWindows:
+        """Change every tensor."""
+        values: dict[str, Any] = vars(self)
+        changed: Any = {name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()}
+        return EpisodeWindows(**changed)
 
 
 class PredictionScores(NamedTuple):
@@ -193,10 +211,15 @@ class EpisodeScores(NamedTuple):
     diverged: Tensor
 
 
-def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, observed: Tensor | None = None) -> EpisodeScores:
-    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each, where they were `observed`."""
-    if observed is not None:
-        return _score_observed(predicted.double(), target.double(), observed)
+def score_windows(predicted: Tensor, windows: EpisodeWindows) -> EpisodeScores:
+    """Compare predicted states (E, H, D) with those of windows."""
+    if windows.observed is not None:
+        return _score_observed(predicted.double(), windows.target.double(), windows.observed, windows.minimum)
+    return score_episodes(predicted, windows.target, windows.steps, windows.minimum)
+
+
+def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, minimum: int = MIN_STEPS) -> EpisodeScores:
+    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each; at least `minimum` steps."""
     valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
     predicted, target = predicted.double(), target.double()
     error = torch.where(valid, predicted - target, 0.0).square()
@@ -209,7 +232,7 @@ def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, observed: T
     perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
     r2 = torch.where(total > 0, 1 - residual / total, perfect)
     rmse = (error.sum((1, 2)) / (count[:, 0] * target.shape[-1])).sqrt()
-    scored = steps >= MIN_STEPS
+    scored = steps >= minimum
     diverged = scored & ~torch.isfinite(rmse)
     finite = scored & ~diverged
     return EpisodeScores(
@@ -221,7 +244,7 @@ def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, observed: T
     )
 
 
-def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor) -> EpisodeScores:
+def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor, minimum: int) -> EpisodeScores:
     """Score episodes of which only some coordinates (E, H, D) were observed."""
     error = torch.where(observed, predicted - target, 0.0).square()
     count = observed.sum(1)
@@ -231,7 +254,7 @@ def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor) -> Epis
     residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
     perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
     rmse = (error.sum((1, 2)) / count.sum(-1).clamp(min=1)).sqrt()
-    scored = observed.any(-1).sum(1) >= MIN_STEPS
+    scored = observed.any(-1).sum(1) >= minimum
     diverged = scored & ~torch.isfinite(rmse)
     finite = scored & ~diverged
     r2 = torch.where(total > 0, 1 - residual / total, perfect)
@@ -321,7 +344,7 @@ def score_rollouts(
     windows = EpisodeWindows.cut(test)
     parts = []
     for rows, window in window_parts(windows, torch.arange(len(windows.agent)), device or torch.device("cpu")):
-        scores = score_episodes(rollout(rows, window), window.target, window.steps, window.observed)
+        scores = score_windows(rollout(rows, window), window)
         parts.append(EpisodeScores(*(value.cpu() for value in scores)))
     return combine_scores(EpisodeScores(*map(torch.cat, zip(*parts, strict=True))), windows.agent, test.num_agents)
 

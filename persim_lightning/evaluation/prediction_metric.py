@@ -14,7 +14,7 @@ from persim_lightning.evaluation.prediction import (
     PredictionScores,
     combine_scores,
     predict,
-    score_episodes,
+    score_windows,
     window_parts,
 )
 
@@ -45,18 +45,18 @@ class PredictionMetric(Metric):
         for name in EpisodeScores._fields:
             self.add_state(name, torch.zeros(len(agent), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, episode: Tensor, predicted: Tensor, target: Tensor, steps: Tensor) -> None:
+    def update(self, episode: Tensor, predicted: Tensor, windows: EpisodeWindows) -> None:
         """Score a batch of episodes.
 
         Parameters
         ----------
         episode : Tensor, shape (B,), int64
             Slots.
-        predicted, target : Tensor, shape (B, H, D)
-        steps : Tensor, shape (B,)
-            Number of leading steps to compare.
+        predicted : Tensor, shape (B, H, D)
+        windows : EpisodeWindows
+            Windows of these episodes.
         """
-        for name, value in score_episodes(predicted, target, steps)._asdict().items():
+        for name, value in score_windows(predicted, windows)._asdict().items():
             getattr(self, name)[episode] += value
 
     def compute(self) -> PredictionScores:
@@ -95,6 +95,6 @@ def score_share(simulator: OpenLoopSimulator, population: Tensor, test: Trajecto
     metric = PredictionMetric(windows.agent, test.num_agents).to(device)
     for rows, window in window_parts(windows, torch.arange(len(windows.agent))[share], device):
         predicted = predict(simulator, agents[rows].to(device), window)
-        metric.update(rows.to(device), predicted, window.target, window.steps)
+        metric.update(rows.to(device), predicted, window)
     scores: PredictionScores = metric.compute()
     return PredictionScores(*(value.cpu() for value in scores))

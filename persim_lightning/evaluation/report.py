@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from persim_lightning.data.tables.user import read_like
+from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import PersimError
-from persim_lightning.evaluation.prediction import score_predictions
+from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.prediction import EpisodeWindows, predict, score_predictions, window_parts
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.terminal import print_table
 
@@ -26,6 +30,8 @@ def without_agents(personalized: FittedPopulation) -> FittedPopulation:
 
 def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]:
     """Score the prediction protocol; returns one record per agent of the table.
+
+    Records hold `rmse_by_state`, the root mean square error of every state over all episodes of the agent.
 
     Parameters
     ----------
@@ -43,7 +49,25 @@ def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]
         population = personalized.index(test.agent_ids)
     except PersimError as error:
         raise PersimError(f"{path}: {error}") from error
-    return score_predictions(personalized.simulator, population, test).to_records(test.agent_ids)
+    test = replace(test, state=filtered_states(personalized, test))
+    records = score_predictions(personalized.simulator, population, test).to_records(test.agent_ids)
+    for record, errors in zip(records, _errors_by_state(personalized, population, test), strict=True):
+        record["rmse_by_state"] = dict(zip(test.schema.state, errors.tolist(), strict=True))
+    return records
+
+
+def _errors_by_state(personalized: FittedPopulation, population: Tensor, test: Trajectories) -> Tensor:
+    """Root mean square errors (N, D) over all episodes and steps; NaN without any."""
+    windows = EpisodeWindows.cut(test)
+    total = torch.zeros(test.num_agents, test.schema.state_dim, dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for _, window in window_parts(windows, torch.arange(len(windows.agent)), torch.device("cpu")):
+        valid = (torch.arange(window.target.shape[1]) < window.steps[:, None])[..., None].expand_as(window.target)
+        valid = valid if window.observed is None else window.observed
+        error = predict(personalized.simulator, population[window.agent], window) - window.target
+        total.index_add_(0, window.agent, torch.where(valid, error, 0.0).double().square().sum(1))
+        count.index_add_(0, window.agent, valid.double().sum(1))
+    return (total / count).sqrt()
 
 
 def print_scores(records: list[dict[str, Any]], title: str) -> None:

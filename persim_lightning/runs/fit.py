@@ -191,6 +191,8 @@ def _check_checkpoint(run: _Fit) -> None:
 
 
 def _train(run: _Fit) -> Path:
+    run.datamodule.check(run.trainer.world_size)
+    _check_checkpoint(run)
     with claimed(run.run_dir, run.trainer.is_global_zero):
         return _train_in_folder(run)
 
@@ -198,8 +200,6 @@ def _train(run: _Fit) -> Path:
 def _train_in_folder(run: _Fit) -> Path:
     start = time.monotonic()
     folder, trainer, data = run.run_dir, run.trainer, run.datamodule
-    data.check(trainer.world_size)
-    _check_checkpoint(run)
     facts = provenance(data.recordings.files, run.config.seed_everything)
     if trainer.is_global_zero:
         with atomic_write(folder / CONFIG) as temporary:

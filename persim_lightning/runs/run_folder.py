@@ -99,6 +99,8 @@ def claimed(folder: Path, leads: bool) -> Iterator[None]:
     try:
         with FileLock(folder / LOCK, blocking=False):
             yield
+            # While it is held, so that no other fit holds a lock on a file that is gone.
+            (folder / LOCK).unlink()
     except Timeout as error:
         raise ConfigurationError(f"{folder}: another fit is writing to it; choose another --run_dir") from error
 

@@ -143,6 +143,7 @@ def test_evaluate_repeats_the_scores_of_the_fit(finished, tmp_path):
     assert "median R²" in done.stdout
     repeated = json.loads((tmp_path / "scores.json").read_text())
     for one, other in zip(repeated, json.loads((run / "prediction.json").read_text()), strict=True):
+        assert list(one.pop("rmse_by_state")) == ["position", "velocity"]
         assert one == pytest.approx(other, rel=1e-4)
 
 

@@ -24,5 +24,5 @@ def test_coverage_is_the_share_of_states_inside(switched):
 
 def test_without_tails_or_windows_there_is_nothing_to_tell(switched):
     assert calibrate(switched.population, switched.trajectories, 0.01) is None
-    short = read_like(switched.schema, rooms(16, 8, seed=8))
+    short = read_like(switched.schema, rooms(16, 1, seed=8))
     assert coverage(switched.population, switched.trajectories, switched.calibration, short) == []

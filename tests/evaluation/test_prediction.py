@@ -46,7 +46,7 @@ def test_windows(test_data):
 def score(windows, predicted, num_agents=2, order=None):
     metric = PredictionMetric(windows.agent, num_agents)
     for part in order if order is not None else [torch.arange(len(windows.agent))]:
-        metric.update(part, predicted[part], windows.target[part], windows.steps[part])
+        metric.update(part, predicted[part], windows.select(part))
     return metric.compute()
 
 
