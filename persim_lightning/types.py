@@ -16,7 +16,8 @@ K   optimizer steps in one chunk of batches
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -161,6 +162,8 @@ class Schema:
         next row.
     covariates : tuple of ActionColumn
         User columns that are constant for an agent.
+    bounds : dict
+        State column to its lower and upper limit, None where there is none; predictions keep them.
     """
 
     state: tuple[str, ...]
@@ -179,6 +182,7 @@ class Schema:
     inputs: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     covariates: tuple[ActionColumn, ...] = ()
+    bounds: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     @property
     def state_dim(self) -> int:
@@ -188,6 +192,14 @@ class Schema:
     def action_dim(self) -> int:
         """Number of action columns (1 for discrete actions)."""
         return len(self.action)
+
+    @property
+    def limits(self) -> tuple[tuple[float, float], ...]:
+        """Lower and upper limit of every state, infinite where there is none; empty if there are no bounds."""
+        if not self.bounds:
+            return ()
+        pairs = [self.bounds.get(name, (None, None)) for name in self.state]
+        return tuple((-math.inf if low is None else low, math.inf if high is None else high) for low, high in pairs)
 
     @property
     def user_actions(self) -> tuple[ActionColumn, ...]:
@@ -204,7 +216,8 @@ class Schema:
             for part in (self.action_columns, self.covariates)
         )
         lists = {name: list(getattr(self, name)) for name in _TUPLES}
-        return {**asdict(self), **lists, "action_columns": columns, "covariates": covariates}
+        bounds = {name: list(pair) for name, pair in self.bounds.items()}
+        return {**asdict(self), **lists, "action_columns": columns, "covariates": covariates, "bounds": bounds}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Schema:
@@ -218,4 +231,6 @@ class Schema:
         tuples = {name: tuple(values.get(name, ())) for name in _TUPLES}
         # Older files do not say whether the table was encoded.
         encoded = values.get("encoded", bool(columns))
-        return cls(**{**values, **tuples, "action_columns": columns, "covariates": covariates, "encoded": encoded})
+        bounds = {name: tuple(pair) for name, pair in values.get("bounds", {}).items()}
+        parts = {"action_columns": columns, "covariates": covariates, "encoded": encoded, "bounds": bounds}
+        return cls(**{**values, **tuples, **parts})

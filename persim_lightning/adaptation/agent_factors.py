@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.posterior import FactorPosterior, moment_prior
+from persim_lightning.adaptation.covariate_prior import covariate_prior
+from persim_lightning.adaptation.posterior import FactorPosterior, fit_posterior, moment_prior
 from persim_lightning.models.chained import chain_errors, expand_members
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Chains, Transitions
@@ -21,7 +23,11 @@ _NOISE_FLOOR = 1e-14
 
 
 @torch.no_grad()
-def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable[Transitions | Chains]]) -> None:
+def refit_agent_factors(
+    simulator: Simulator,
+    transitions: Callable[[], Iterable[Transitions | Chains]],
+    covariates: np.ndarray | None = None,
+) -> None:
     """Replace every agent's factor, in place, by its posterior mean given its transitions.
 
     Empirical Bayes: the noise of each member and coordinate is estimated from residuals, the mean and covariance of the
@@ -34,6 +40,8 @@ def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable
     simulator : Simulator
     transitions : callable, () -> iterable of Transitions or Chains
         The training set, each transition or chain once, shapes (B, ...).
+    covariates : ndarray, shape (N, C), optional
+        Covariates of the agents, NaN where missing. They determine the prior of each agent's factor in a last round.
     """
     encoder = simulator.agent_encoder
     prior = moment_prior(encoder.table())
@@ -50,12 +58,17 @@ def refit_agent_factors(simulator: Simulator, transitions: Callable[[], Iterable
         encoder.deviation.copy_(posterior.mean - encoder.shared)
     simulator.prior_mean.copy_(prior.mean[:, 0])
     simulator.prior_covariance.copy_(prior.covariance)
+    own = None if covariates is None else covariate_prior(encoder.table(), covariates, covariates)
+    if own is not None:
+        posterior = fit_posterior(simulator, own, simulator.num_agents, transitions)
+        encoder.deviation.copy_(posterior.mean - encoder.shared)
 
 
 @torch.no_grad()
 def residual_variance(simulator: Simulator, batches: Iterable[Transitions | Chains]) -> Tensor:
     """Compute every member's mean squared error by coordinate, normalized units, shape (M, D), float64, floored."""
-    total, count = torch.zeros_like(simulator.noise, dtype=torch.float64), torch.zeros_like(simulator.delta_rms)
+    total = torch.zeros_like(simulator.noise, dtype=torch.float64)
+    count = torch.zeros(simulator.state_dim, dtype=torch.float64, device=total.device)
     for batch in batches:
         if isinstance(batch, Chains):
             error = chain_errors(simulator, expand_members(batch, simulator.members))

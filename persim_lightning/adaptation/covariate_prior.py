@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
 from persim_lightning.adaptation.posterior import FactorPrior
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.models.population import FittedPopulation
 
 
-def covariate_prior(
-    population: FittedPopulation, agents: torch.Tensor, known: np.ndarray, wanted: np.ndarray
-) -> FactorPrior | None:
+def covariate_prior(factors: Tensor, known: np.ndarray, wanted: np.ndarray) -> FactorPrior | None:
     """Predict the prior of agents from covariates by a map that fitted agents determine.
 
     Parameters
     ----------
-    population : FittedPopulation
-    agents : Tensor, shape (N,), int64
-        Indices of fitted agents with covariates.
+    factors : Tensor, shape (M, N, R)
+        Factors of fitted agents.
     known : ndarray, shape (N, C)
         Their covariates; NaN where missing.
     wanted : ndarray, shape (K, C)
@@ -33,9 +29,8 @@ def covariate_prior(
     """
     means = np.nanmean(np.where(np.isnan(known).all(0), 0.0, known), axis=0)
     filled, asked = (np.where(np.isnan(values), means, values) for values in (known, wanted))
-    factors = population.simulator.agent_encoder.table().detach()[:, agents]
     try:
-        return CovariateMap(filled, factors)(asked)
+        return CovariateMap(filled, factors.detach())(asked)
     except ConfigurationError:
         # Ten agents are needed; with fewer, the population is the prior.
         return None

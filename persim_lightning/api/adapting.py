@@ -107,27 +107,8 @@ def _own_prior(population: FittedPopulation, recorded: Trajectories | None, seen
     """Prior of new agents from covariates that are columns of their table; None if there are none."""
     if recorded is None or recorded.covariates is None or seen.covariates is None:
         return None
-    agents = population.index(recorded.agent_ids)
-    return covariate_prior(population, agents, recorded.covariates.numpy(), seen.covariates.numpy())
-
-
-def with_covariate_prior(population: FittedPopulation, recorded: Trajectories, tail: float = 0.0) -> FittedPopulation:
-    """Refit the factors of agents under the prior of their covariates; the same population if there are none."""
-    if recorded.covariates is None:
-        return population
-    agents = population.index(recorded.agent_ids)
-    values = recorded.covariates.numpy()
-    prior = covariate_prior(population, agents, values, values)
-    if prior is None:
-        return population
-    simulator, rows = population.simulator, recorded.split_rows(tail)[0]
-    posterior = fit_posterior(
-        simulator, prior, len(agents), lambda: sample_batches(recorded, rows, simulator.walls.contacts)
-    )
-    with torch.no_grad():
-        deviation = posterior.mean.to(simulator.delta_rms) - simulator.agent_encoder.shared
-        simulator.agent_encoder.deviation[:, agents] = deviation
-    return population
+    factors = population.simulator.agent_encoder.table()[:, population.index(recorded.agent_ids)]
+    return covariate_prior(factors, recorded.covariates.numpy(), seen.covariates.numpy())
 
 
 def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:

@@ -26,6 +26,8 @@ class Prediction:
         Recorded states from the same time on, under the recorded actions.
     half_width : ndarray, shape (H+1, D), or None
         Half width of intervals around the mean, zero at the start; None without `level`.
+    limits : ndarray, shape (2, D), or None
+        Lower and upper limits of the states, which intervals keep; None if the table has no bounds.
     """
 
     state: tuple[str, ...]
@@ -33,6 +35,7 @@ class Prediction:
     actions: dict[str, list[Any]]
     recorded: np.ndarray | None = None
     half_width: np.ndarray | None = None
+    limits: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -57,7 +60,10 @@ class Prediction:
         """
         if self.half_width is None:
             raise ConfigurationError("intervals need a level, such as level=0.9")
-        return self.mean - self.half_width, self.mean + self.half_width
+        low, high = self.mean - self.half_width, self.mean + self.half_width
+        if self.limits is None:
+            return low, high
+        return np.clip(low, *self.limits), np.clip(high, *self.limits)
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Convert to columns: `step`, states (with ` low` and ` high` ends if known), and actions (None at the end)."""

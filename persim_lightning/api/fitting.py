@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from persim_lightning.adaptation.intervals import Calibration
-from persim_lightning.api.adapting import with_covariate_prior
 from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
@@ -57,7 +56,7 @@ def fit_population(
     sizes = data.num_agents, schema.state_dim, schema.action_dim, schema.num_actions
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        module = PerSimModule(*sizes, integrator=data.integrator, **model)
+        module = PerSimModule(*sizes, integrator=data.integrator, bounds=data.bounds, **model)
         max_epochs = epochs or max(1, round(_STEPS / data.steps_per_epoch))
         bare_trainer(progress, accelerator="cpu", max_epochs=max_epochs).fit(module, datamodule=data)
     return module.personalized()
@@ -71,17 +70,13 @@ def fit_calibrated(
     If no trajectory is long enough for `holdout`, a second fit without the last third of each calibrates the intervals,
     and the simulators are fitted on all rows. Parameters are those of :func:`fit_population`.
     """
-    population = with_covariate_prior(
-        fit_population(trajectories, holdout, epochs, seed, progress, **model), trajectories, holdout
-    )
+    population = fit_population(trajectories, holdout, epochs, seed, progress, **model)
     calibration = calibrate(population, _filtered(population, trajectories), holdout)
     if calibration is not None or not bool((trajectories.tail_starts(_SHORT_TAIL) < trajectories.lengths - 1).any()):
         if calibration is None:
             warnings.warn("no trajectory has 4 rows, so there are no intervals", stacklevel=3)
         return population, calibration
-    heads = with_covariate_prior(
-        fit_population(trajectories, _SHORT_TAIL, epochs, seed, progress, **model), trajectories, _SHORT_TAIL
-    )
+    heads = fit_population(trajectories, _SHORT_TAIL, epochs, seed, progress, **model)
     return population, calibrate(heads, _filtered(heads, trajectories), _SHORT_TAIL)
 
 

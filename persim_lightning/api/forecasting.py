@@ -120,9 +120,10 @@ def forecast_rows(
     result = {schema.agent: future[schema.agent], schema.time: future[schema.time]}
     result |= {name: pa.array(mean[:, column]) for column, name in enumerate(schema.state)}
     if level is not None:
-        for column, name in enumerate(schema.state):
-            result[f"{name}_low"] = pa.array(mean[:, column] - width[:, column])
-            result[f"{name}_high"] = pa.array(mean[:, column] + width[:, column])
+        limits = schema.limits or ((-math.inf, math.inf),) * schema.state_dim
+        for column, (name, bounds) in enumerate(zip(schema.state, limits, strict=True)):
+            result[f"{name}_low"] = pa.array(np.clip(mean[:, column] - width[:, column], *bounds))
+            result[f"{name}_high"] = pa.array(np.clip(mean[:, column] + width[:, column], *bounds))
     return pa.table(result)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_positive(**values: int) -> None:
     ConfigurationError
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise ConfigurationError(f"{name} {value!r} must be a positive integer")
 
 
@@ -42,6 +43,9 @@ def state_array(state: State, schema: Schema) -> np.ndarray:
     ConfigurationError
         If a column is missing, a value is not finite, or the shape is wrong.
     """
+    if not isinstance(state, Mapping) and hasattr(state, "to_dict"):
+        # A pandas Series goes by its names, not by its order.
+        state = state.to_dict()
     if isinstance(state, Mapping):
         missing = [name for name in schema.state if name not in state]
         if missing:

@@ -111,6 +111,7 @@ class PersonalizedSimulator:
         covariates: Sequence[str] = (),
         events: Sequence[str] | None = None,
         fill: Mapping[str, float | str] | None = None,
+        bounds: Mapping[str, tuple[float | None, float | None]] | None = None,
         step: float | Literal["row"] | None = None,
         gaps: Literal["keep", "error", "split"] = "keep",
         rank: int = 8,
@@ -130,7 +131,7 @@ class PersonalizedSimulator:
             One row per (agent, time); times may be uneven, and states may be missing. For Minari see
             :func:`~persim_lightning.data.tables.minari.minari_columns`.
         state, action, agent, time, episode, reward, terminated, categorical, inputs, covariates, events, fill,
-        step, gaps
+        bounds, step, gaps
             Roles of columns, see :class:`~persim_lightning.data.tables.columns.TableColumns`.
         rank : int
             Rank R of the factorization, which limits the ways in which agents can differ.
@@ -168,6 +169,7 @@ class PersonalizedSimulator:
             covariates=roles[4],
             events=None if events is None else list(events),
             fill=dict(fill or {}),
+            bounds=dict(bounds or {}),
             agent=agent,
             time=time,
             episode=episode,
@@ -442,7 +444,8 @@ class PersonalizedSimulator:
 
     def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
         members = self.population.rollout(agent, state, actions)
-        prediction = Prediction(self.schema.state, members, decode_actions(actions, self.schema))
+        limits = np.array(self.schema.limits).T if self.schema.bounds else None
+        prediction = Prediction(self.schema.state, members, decode_actions(actions, self.schema), limits=limits)
         if level is None:
             return prediction
         if self.calibration is None:

@@ -141,6 +141,11 @@ class TrajectoryDataModule(pl.LightningDataModule):
         duration = self.trajectories.duration
         return "euler" if duration is None or bool((duration == duration.round()).all()) else "rk4"
 
+    @property
+    def bounds(self) -> list[tuple[float, float]]:
+        """Limits of the states that the user's table gives."""
+        return list(self.schema.limits)
+
     def sample_gather(self, trajectories: Trajectories) -> TransitionGather | ChainGather:
         """Return the function that builds transitions or chains from the rows in which they start.
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from persim_lightning.adaptation.covariate_prior import covariate_prior
 from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
-from persim_lightning.adaptation.posterior import FactorPosterior, fit_posterior, population_prior
+from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
 from persim_lightning.data.chains import sample_batches
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
@@ -55,7 +56,22 @@ def agent_posterior(
         for batch in sample_batches(recorded, rows, simulator.walls.contacts):
             yield batch._replace(agent=position[batch.agent])
 
-    return fit_posterior(simulator, population_prior(simulator), len(agents), batches)
+    prior = _covariate_prior(population, recorded, agents) or population_prior(simulator)
+    return fit_posterior(simulator, prior, len(agents), batches)
+
+
+def _covariate_prior(population: FittedPopulation, recorded: Trajectories, agents: Tensor) -> FactorPrior | None:
+    """Prior of agents, given by their indices in the population, from recorded covariates; None if some have none."""
+    if recorded.covariates is None:
+        return None
+    index = {label: row for row, label in enumerate(recorded.agent_ids)}
+    labels = [population.agent_ids[agent] for agent in agents.tolist()]
+    if any(label not in index for label in labels):
+        return None
+    rows = [index[label] for label in labels]
+    factors = population.simulator.agent_encoder.table()[:, population.index(recorded.agent_ids)]
+    values = recorded.covariates.numpy()
+    return covariate_prior(factors, values, values[rows])
 
 
 def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -42,6 +43,8 @@ class SimulatorConfig:
         Standard deviation of discrete actions' initial factors, which must differ from the start.
     integrator : {'euler', 'rk4'}
         How predicted changes per base step are integrated, see :mod:`persim_lightning.models.integrate`.
+    bounds : tuple of (float, float)
+        Limits of every state coordinate that predictions keep, infinite where there is none; empty for no limits.
     """
 
     num_agents: int
@@ -57,6 +60,7 @@ class SimulatorConfig:
     walls: bool = False
     action_spread: float = 1.0
     integrator: str = "euler"
+    bounds: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         outside = [index for index in self.angles if not 0 <= index < self.state_dim]
@@ -81,7 +85,10 @@ class SimulatorConfig:
     def to_dict(self) -> dict[str, Any]:
         """Convert to a dict, ready for JSON."""
         values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        # JSON has no infinities.
+        bounds = [[bound if math.isfinite(bound) else None for bound in pair] for pair in self.bounds]
+        return {**plain, "bounds": bounds}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> SimulatorConfig:
@@ -94,4 +101,8 @@ class SimulatorConfig:
         """
         names = ("state_hidden", "action_hidden", "angles")
         tuples: dict[str, Any] = {name: tuple(values[name]) for name in names}
-        return cls(**{**values, **tuples, "ranks": Ranks(*values["ranks"])})
+        bounds = tuple(
+            (-math.inf if low is None else low, math.inf if high is None else high)
+            for low, high in values.get("bounds", ())
+        )
+        return cls(**{**values, **tuples, "ranks": Ranks(*values["ranks"]), "bounds": bounds})

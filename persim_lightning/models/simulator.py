@@ -40,7 +40,7 @@ class Simulator(nn.Module):
         super().__init__()
         self.config = config
         members, state_dim, ranks = config.members, config.state_dim, config.ranks
-        self.walls = Walls(state_dim, config.walls)
+        self.walls = Walls(state_dim, config.walls, config.bounds)
         self.agent_encoder = MemberEmbedding(members, config.num_agents, ranks.agent, spread=0.0)
         self.state_encoder = StateEncoder(members, state_dim, ranks.state, config.state_hidden, config.angles)
         self.action_encoder: ContinuousActionEncoder | MemberEmbedding = (

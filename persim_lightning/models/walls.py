@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,13 @@ class Walls(nn.Module):
     Parameters
     ----------
     state_dim : int
+    learned : bool
+        Whether walls of a training set are set.
+    bounds : sequence of (float, float)
+        Limits of every coordinate that states keep, beside walls; empty for none.
+
+    Attributes
+    ----------
     enabled : bool
         If False, the module does nothing.
     """
@@ -26,23 +35,33 @@ class Walls(nn.Module):
     low_contact: Tensor
     high_contact: Tensor
 
-    def __init__(self, state_dim: int, enabled: bool) -> None:
+    def __init__(self, state_dim: int, learned: bool, bounds: Sequence[tuple[float, float]] = ()) -> None:
         super().__init__()
-        self.enabled = enabled
+        self.enabled, self._learned = learned or bool(bounds), learned
         self.register_buffer("low", torch.full((state_dim,), -torch.inf))
         self.register_buffer("high", torch.full((state_dim,), torch.inf))
         self.register_buffer("low_contact", torch.full((state_dim, state_dim), torch.nan))
         self.register_buffer("high_contact", torch.full((state_dim, state_dim), torch.nan))
+        self._bounds = tuple(bounds)
+        if bounds:
+            self._keep_bounds()
 
     def set(self, contacts: WallContacts) -> None:
         """Set the walls of a training set."""
         for name, value in contacts._asdict().items():
             getattr(self, name).copy_(value)
+        if self._bounds:
+            self._keep_bounds()
+
+    def _keep_bounds(self) -> None:
+        low, high = torch.tensor(self._bounds, dtype=self.low.dtype, device=self.low.device).unbind(1)
+        self.low.copy_(torch.maximum(self.low, low))
+        self.high.copy_(torch.minimum(self.high, high))
 
     @property
     def contacts(self) -> WallContacts | None:
-        """Return the walls; None if not enabled."""
-        if not self.enabled:
+        """Return the walls of the training set; None if there are none. Transitions to bounds are no contacts."""
+        if not self._learned:
             return None
         return WallContacts(self.low, self.high, self.low_contact, self.high_contact)
 

@@ -18,7 +18,7 @@ from persim_lightning.support.configurations import configuration_names, with_pa
 from persim_lightning.support.parsing import OneLineErrors
 
 # Arguments of the model that follow from the data.
-LINKED = ("num_agents", "state_dim", "action_dim", "num_actions", "walls", "integrator")
+LINKED = ("num_agents", "state_dim", "action_dim", "num_actions", "walls", "integrator", "bounds")
 _TRAINER_DEFAULTS = {
     "accelerator": "auto",
     "devices": 1,

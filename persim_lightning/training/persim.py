@@ -43,8 +43,9 @@ class PerSimModule(pl.LightningModule):
 
     Parameters
     ----------
-    num_agents, state_dim, action_dim, num_actions, walls, integrator
-        Sizes of the data, whether it has walls, and how changes are integrated; the command line links them.
+    num_agents, state_dim, action_dim, num_actions, walls, integrator, bounds
+        Sizes of the data, whether it has walls, how changes are integrated, and limits of the states; the command line
+        links them.
     rank : int or 'auto'
         Rank R of the factorization (3 for MountainCar, 5 for CartPole, 15 for HalfCheetah in the paper). With auto,
         `persim fit` chooses it by short fits before it builds the module.
@@ -81,6 +82,7 @@ class PerSimModule(pl.LightningModule):
         num_actions: PositiveInt | None,
         walls: bool = False,
         integrator: str = "euler",
+        bounds: list[tuple[float, float]] | None = None,
         rank: PositiveInt | Literal["auto"] = 5,
         factorization: Literal["cp", "tucker"] = "cp",
         rank_agent: PositiveInt | None = None,
@@ -120,6 +122,7 @@ class PerSimModule(pl.LightningModule):
             walls=walls,
             action_spread=action_spread,
             integrator=integrator,
+            bounds=tuple(tuple(pair) for pair in bounds or ()),  # type: ignore[misc]
         )
         self.simulator = Simulator(config)
         if not agent_factors:
@@ -175,7 +178,8 @@ class PerSimModule(pl.LightningModule):
             return self.datamodule.training_transitions(device)
 
         if self.hparams["agent_factors"]:
-            refit_agent_factors(self.simulator, transitions)
+            covariates = self.datamodule.trajectories.covariates
+            refit_agent_factors(self.simulator, transitions, None if covariates is None else covariates.numpy())
         else:
             self.simulator.noise.copy_(residual_variance(self.simulator, transitions()))
         if self.hparams["spare_members"]:

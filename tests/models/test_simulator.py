@@ -119,11 +119,11 @@ def test_contact_with_a_wall_resets_what_it_reset_in_the_data():
 
 def test_a_contact_goes_before_the_wall_of_the_coordinate_that_it_resets():
     """A car at the wall and over the speed limit stands still; contacts of two walls are not added."""
-    walls = Walls(2, enabled=True)
+    walls = Walls(2, learned=True)
     low_contact, high_contact = torch.tensor([[-1.2, 0.0], [torch.nan, -0.07]]), torch.full((2, 2), torch.nan)
     walls.set(WallContacts(torch.tensor([-1.2, -0.07]), torch.tensor([torch.inf, 0.07]), low_contact, high_contact))
     torch.testing.assert_close(walls(torch.tensor([[-1.3, -0.08]])), torch.tensor([[-1.2, 0.0]]))
-    walls = Walls(3, enabled=True)
+    walls = Walls(3, learned=True)
     contact = torch.full((3, 3), torch.nan)
     contact[0, 2] = contact[1, 2] = 0.25
     walls.set(WallContacts(torch.zeros(3), torch.full((3,), torch.inf), contact, torch.full((3, 3), torch.nan)))

@@ -42,6 +42,8 @@ class TableColumns:
     covariates : list of str
         Columns that are constant for an agent, numbers or categories; empty cells are allowed. The prior of an agent's
         factor depends on them.
+    bounds : dict
+        State column to its lower and upper limit, such as `{"conc": (0, None)}`; predictions and intervals keep them.
     step : float or 'row', optional
         Base step, in seconds if times are dates; found in the table by default. 'row': every row is one step after the
         row before it, whatever their times are.
@@ -69,6 +71,7 @@ class TableColumns:
     events: list[str] | None = None
     fill: dict[str, float | str] = field(default_factory=dict)
     covariates: list[str] = field(default_factory=list)
+    bounds: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for role in ("state", "action", "inputs", "categorical", "covariates"):
@@ -80,6 +83,12 @@ class TableColumns:
             unknown = [name for name in getattr(self, role) or () if name not in self.acting]
             if unknown:
                 raise ConfigurationError(f"columns.{role}: '{unknown[0]}' is not among the action and input columns")
+        for name, pair in self.bounds.items():
+            if name not in self.state:
+                raise ConfigurationError(f"columns.bounds: '{name}' is not among the state columns")
+            low, high = pair
+            if low is not None and high is not None and not low < high:
+                raise ConfigurationError(f"columns.bounds: the limits of '{name}' are not ascending: {low}, {high}")
         if self.step not in (None, "row") and (isinstance(self.step, str) or not self.step > 0):
             raise ConfigurationError(f"columns.step {self.step!r} must be a positive number or 'row'")
         if self.gaps not in ("keep", "error", "split"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -168,9 +169,11 @@ def _merged_trajectories(
         inputs=tuple(columns.inputs),
         events=events,
         covariates=infer_covariates(table, columns, source),
+        bounds={name: (low, high) for name, (low, high) in columns.bounds.items()},
     )
     if fitted is None:
         warn_of_constant_actions(table, columns, source)
+        _warn_of_single_rows(table, columns, source, last)
     canonical = {schema.agent: table[columns.agent], schema.time: pa.array(steps.time)}
     canonical |= {name: table[name] for name in schema.state} | encoded
     if steps.episode is not None:
@@ -207,6 +210,22 @@ def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.
             large = pc.abs(table[name].cast(pa.float64(), safe=False)).fill_null(0.0).to_numpy()
             check_rows(source, name, np.isfinite(large) & (large > _LARGEST), "too large a number")
     return table
+
+
+def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, last: np.ndarray) -> None:
+    """Warn of agents without a step from a row to the next; refuse a table of such agents alone."""
+    agents = set(table[columns.agent].to_pylist())
+    moving = set(table.filter(pa.array(~last))[columns.agent].to_pylist())
+    if not moving:
+        raise TableError(f"{source}: no agent has two rows in a trajectory: there is nothing to learn from")
+    single = sorted(agents - moving, key=str)
+    if single:
+        names = ", ".join(map(str, single[:5])) + (", …" if len(single) > 5 else "")
+        warnings.warn(
+            f"{source}: {len(single)} agent(s) have no two consecutive rows ({names}): their simulators are the "
+            "population's prior",
+            stacklevel=2,
+        )
 
 
 def _num_actions(actions: Sequence[ActionColumn]) -> int | None:

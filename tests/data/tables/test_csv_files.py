@@ -115,11 +115,12 @@ def test_numbers_of_every_type():
 
 
 def test_columns_that_are_there_twice_are_refused_if_they_are_used():
-    table = pa.table([["a"], [0], [1.0], [1.0], [2.0]], names=["who", "t", "x", "u", "note"])
-    twice = table.append_column("note", pa.array([3.0]))
+    values = [["a"] * 2, [0, 1], [1.0] * 2, [1.0] * 2, [2.0] * 2]
+    table = pa.table(values, names=["who", "t", "x", "u", "note"])
+    twice = table.append_column("note", pa.array([3.0] * 2))
     user_trajectories(twice, COLUMNS, "mine")
     with pytest.raises(TableError, match="mine: there are several columns 'x'"):
-        user_trajectories(table.append_column("x", pa.array([3.0])), COLUMNS, "mine")
+        user_trajectories(table.append_column("x", pa.array([3.0] * 2)), COLUMNS, "mine")
 
 
 def test_the_index_of_a_data_frame_is_no_column(tmp_path):
