@@ -92,6 +92,8 @@ def sample_batches(
             yield trajectories.transitions(part, row_agent)
         return
     starts, lengths = chain_rows(trajectories, rows)
+    if not len(starts):
+        return
     gather = ChainGather(trajectories, starts, lengths, walls)
     for part in starts.split(max(1, PART_ROWS // gather.rows_each)):
         yield gather(part)
