@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.support.parsing import one_line_errors
@@ -29,6 +32,10 @@ COMMANDS = {
 _WIDTH = max(map(len, COMMANDS))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 @one_line_errors
 def run(command: str, arguments: Sequence[str] | None = None) -> None:
     """Run a subcommand; ends the process with one line on standard error where the input is at fault.
@@ -40,6 +47,9 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
     arguments : sequence of str, optional
         The process's own by default.
     """
+    # A command that is terminated ends like one that is interrupted, and says how to resume.
+    with contextlib.suppress(ValueError):  # signals belong to the main thread
+        signal.signal(signal.SIGTERM, _interrupt)
     # A user's reward or method may be defined in the current folder.
     sys.path.append(str(Path.cwd()))
     module = import_module(f"persim_lightning.cli.{command.replace('-', '_')}")

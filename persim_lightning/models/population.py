@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -128,11 +128,16 @@ class FittedPopulation:
                     f"{description}: format {values['format']}, but this version reads {_WITHOUT_PRIOR} and {FORMAT}: "
                     "fit it again"
                 )
-            simulator = Simulator(SimulatorConfig.from_dict(values["architecture"]))
+            config = SimulatorConfig.from_dict(values["architecture"])
+            _check_sizes(config, values["agent_ids"], weights)
+            simulator = Simulator(config)
             state = load_file(weights)
             if values["format"] == _WITHOUT_PRIOR:
                 state |= {"prior_mean": simulator.prior_mean, "prior_covariance": simulator.prior_covariance}
             simulator.load_state_dict(state)
+            broken = [name for name, value in simulator.named_parameters() if not bool(value.isfinite().all())]
+            if broken:
+                raise ValueError(f"{broken[0]} is not finite")
             schema = Schema.from_dict(values["schema"])
         except (ValueError, KeyError, TypeError, SafetensorError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -140,3 +145,20 @@ class FittedPopulation:
                 f"{folder}: not a readable simulator ({type(error).__name__}: {reason})"
             ) from error
         return cls(simulator, schema, values["agent_ids"])
+
+
+def _check_sizes(config: SimulatorConfig, agent_ids: Sequence[int | str], weights: Path) -> None:
+    """Compare the description with the weights before memory is taken for it.
+
+    Raises
+    ------
+    ValueError
+        If they do not belong together.
+    """
+    if len(agent_ids) != config.num_agents or len(set(agent_ids)) != len(agent_ids):
+        raise ValueError(f"{len(set(agent_ids))} different agent ids for {config.num_agents} agents")
+    with safe_open(weights, framework="pt") as file:
+        shape = file.get_slice("agent_encoder.deviation").get_shape()
+    expected = [config.members, config.num_agents, config.ranks.agent]
+    if shape != expected:
+        raise ValueError(f"agent factors have shape {shape}, but must have {expected}")

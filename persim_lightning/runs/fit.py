@@ -27,7 +27,7 @@ from persim_lightning.runs.rank_search import MEMBERS, TAIL, RankSelection, sele
 from persim_lightning.runs.run_folder import choose_run_folder, claimed, forget_folder, is_launched_rank
 from persim_lightning.runs.settings import LINKED, FitSettings
 from persim_lightning.runs.summary import print_summary
-from persim_lightning.runs.trainer import as_list, fit_callbacks, fit_loggers, slow_precision_note
+from persim_lightning.runs.trainer import as_list, fit_callbacks, fit_loggers, save_wandb_id, slow_precision_note
 from persim_lightning.store.names import CALIBRATION, CONFIG, COVERAGE, PROVENANCE, last_checkpoint
 from persim_lightning.support.configurations import find_configuration
 from persim_lightning.support.files import atomic_write, check_writable, write_json
@@ -204,6 +204,7 @@ def _train_in_folder(run: _Fit) -> Path:
     if trainer.is_global_zero:
         with atomic_write(folder / CONFIG) as temporary:
             temporary.write_text(run.parser.dump(run.config, skip_none=False))
+        save_wandb_id(trainer.loggers, folder)
     last = last_checkpoint(folder)
     try:
         trainer.fit(run.model, datamodule=data, ckpt_path=run.config.ckpt_path, weights_only=True)

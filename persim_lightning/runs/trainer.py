@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from persim_lightning.callbacks.save import SaveSimulator
 from persim_lightning.callbacks.stopped import SaveWhenStopped
 from persim_lightning.callbacks.theorem import LowRankCheck
 from persim_lightning.evaluation.control import PlanningSettings
-from persim_lightning.store.names import LAST_CHECKPOINT, METRICS, last_checkpoint
+from persim_lightning.store.names import LAST_CHECKPOINT, METRICS, WANDB_RUN, last_checkpoint
+from persim_lightning.support.files import read_json, write_json
 from persim_lightning.support.wandb import PROJECT, wandb_mode, wandb_settings
 
 _CHECKPOINTS_PER_RUN = 20
@@ -84,12 +87,27 @@ def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:
                 project=PROJECT,
                 name=folder.name,
                 group=group,
+                id=_wandb_id(folder),
+                resume="allow",
                 save_dir=folder,
                 offline=mode != "online",
                 settings=wandb_settings(mode),
             )
         )
     return loggers
+
+
+def _wandb_id(folder: Path) -> str:
+    """Return the id of the folder's W&B run, with which a resumed run goes on, or a new one."""
+    path = folder / WANDB_RUN
+    return str(read_json(path)["id"]) if path.is_file() else uuid.uuid4().hex
+
+
+def save_wandb_id(loggers: Sequence[Logger], folder: Path) -> None:
+    """Write the id of a W&B run to its folder."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            write_json({"id": logger.version}, folder / WANDB_RUN)
 
 
 def as_list(value: Any) -> list[Any]:

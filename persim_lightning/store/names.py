@@ -21,6 +21,7 @@ CHECKPOINTS = "checkpoints"
 LAST_CHECKPOINT = "last"
 CHECKPOINT_SUFFIX = ".ckpt"
 METRICS = "metrics"
+WANDB_RUN = "wandb_run.json"
 
 # Scores and pictures.
 PREDICTION = "prediction.json"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -17,6 +19,8 @@ from persim_lightning.support.parsing_errors import explain
 
 Args = ParamSpec("Args")
 Settings = TypeVar("Settings")
+# A full disk may be reported without a file name.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Arguments of the command that is being parsed.
 _command_line: ContextVar[tuple[str, ...]] = ContextVar("_command_line", default=())
 
@@ -43,10 +47,15 @@ def one_line_errors(command: Callable[Args, None]) -> Callable[Args, None]:
             command(*args, **kwargs)
         except KeyboardInterrupt:
             sys.exit("interrupted")
+        except BrokenPipeError:
+            # Whoever read the output has enough, such as `| head`; nothing can be printed any more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in _FULL:
                 raise
-            sys.exit(f"error: {error.filename}: {error.strerror or type(error).__name__}")
+            where = "" if error.filename is None else f"{error.filename}: "
+            sys.exit(f"error: {where}{error.strerror or type(error).__name__}")
         except Exception as error:
             message = user_error(error) if isinstance(error, PersimError | ValueError) else _lightning_error(error)
             if message is None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import netrc
 import os
+import socket
+import sys
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from wandb import Settings
 
 PROJECT = "persim-lightning"
 MODES = ("auto", "online", "offline", "disabled")
+_SERVER = "https://api.wandb.ai"
+# Seconds.
+_PATIENCE = 5.0
 
 
 def wandb_mode(requested: str) -> str:
@@ -19,11 +25,16 @@ def wandb_mode(requested: str) -> str:
     Parameters
     ----------
     requested : {'auto', 'online', 'offline', 'disabled'}
-        `auto`: the value of WANDB_MODE if it is set; otherwise online if there is an API key, else offline.
+        `auto`: the value of WANDB_MODE if it is set; otherwise online if there is an API key, else offline. A run that
+        would be online is offline if the server cannot be reached, and a note says so.
     """
-    if requested != "auto":
-        return requested
-    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    mode = requested
+    if requested == "auto":
+        mode = os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    if mode == "online" and not _server_is_reachable():
+        print("note: Weights & Biases cannot be reached, so the run is logged offline", file=sys.stderr)
+        return "offline"
+    return mode
 
 
 def wandb_settings(mode: str) -> Settings:
@@ -32,6 +43,20 @@ def wandb_settings(mode: str) -> Settings:
     import wandb
 
     return wandb.Settings(mode="online" if mode == "online" else "offline", silent=True, console="off")
+
+
+def _server_is_reachable() -> bool:
+    """Whether the server accepts a connection within seconds. W&B itself would try for minutes."""
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or _SERVER)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    if any(name in os.environ for name in ("HTTPS_PROXY", "https_proxy")):
+        # Only the proxy knows.
+        return True
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
 
 
 def _has_key() -> bool:

@@ -127,3 +127,16 @@ def test_a_folder_with_foreign_files_is_not_taken_over(folder):
     _, errors = process.communicate()
     assert "mine holds other files: choose another --run_dir" in errors
     assert [path.name for path in (folder / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_terminated_fit_says_how_to_resume(folder):
+    process = start_fit(folder, "--run_dir", "stopped", "--trainer.max_epochs", "6000")
+    last = folder / "stopped/checkpoints/last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].endswith("interrupted: resume with --ckpt_path stopped/checkpoints/last.ckpt")
+    assert "Traceback" not in errors

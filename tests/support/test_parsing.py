@@ -1,5 +1,6 @@
 """Errors in one line, agents by ids and ranges, settings of classes."""
 
+import errno
 from dataclasses import dataclass
 
 import pytest
@@ -79,3 +80,12 @@ def test_settings_from_a_yaml_or_its_content(tmp_path):
     for content in ({"stepz": 5}, {"steps": 0}):
         with pytest.raises(ConfigurationError, match=r"settings: .*step"):
             build_settings(Options, content)
+
+
+def test_a_full_disk_is_reported_in_one_line():
+    @one_line_errors
+    def command():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(SystemExit, match=r"^error: No space left on device$"):
+        command()
