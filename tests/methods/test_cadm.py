@@ -18,7 +18,7 @@ from persim_lightning.methods.cadm import method as cadm
 from persim_lightning.methods.cadm.context_dynamics import ContextDynamics, ContextPolicy, RecentPast
 from persim_lightning.methods.cadm.context_model import ContextModel
 from persim_lightning.methods.cadm.method import CaDM
-from persim_lightning.methods.cadm.module import BootstrapGather, CaDMModule
+from persim_lightning.methods.cadm.module import CaDMModule
 from persim_lightning.methods.contract import Task
 from persim_lightning.methods.training import train
 from persim_lightning.planning.shared_noise import SharedNoise
@@ -195,26 +195,6 @@ def test_rollouts_stop_at_walls():
     rolled = ContextDynamics(model, contexts).rollout(torch.randn(6, STATE).abs(), torch.randint(4, (6, 20)))
     assert rolled.shape == (MEMBERS, 6, 21, STATE)
     assert rolled[..., 0].min() == low[0]
-
-
-def test_every_member_gets_its_bootstrap_sample():
-    rows = torch.tensor([1, 2, 5, 6, 9])
-
-    class Echo:
-        rows_each = 1
-
-        def __call__(self, rows):
-            return rows
-
-    gather = BootstrapGather(Echo(), rows, 3, seed=0)
-    drawn = gather(rows.expand(2, 3, 5))
-    assert drawn.shape == (2, 3, 5)
-    assert set(drawn.flatten().tolist()) <= set(rows.tolist())
-    samples = [tuple(sample) for sample in drawn[0].tolist()]
-    assert len(set(samples)) == 3
-    assert any(len(set(sample)) < len(sample) for sample in samples)
-    # The sample is drawn once: an epoch later a row stands for the same one.
-    assert torch.equal(drawn[0], drawn[1])
 
 
 def test_the_record_of_a_played_episode_is_the_past_of_a_recorded_one():
@@ -407,9 +387,3 @@ def test_held_out_tails_are_validated_on_without_bootstrap():
     with torch.no_grad():
         expected = float(trained.loss(windows).mean())
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_variants_with_the_same_label_share_a_workspace(cartpole_task):
-    task = cartpole_task()
-    small, large = (CaDM(width=width, layers=1).fit(task) for width in (8, 9))
-    assert [fitted.model.forward_net.from_inputs.bias.shape[-1] for fitted in (small, large)] == [8, 9]

@@ -8,6 +8,7 @@ import yaml
 
 from persim_lightning.errors import ConfigurationError, PersimError
 from persim_lightning.evaluation.control import play_agents
+from persim_lightning.methods.cadm.method import CaDM
 from persim_lightning.methods.method_file import build_method
 from persim_lightning.support.files import read_json
 from tests.conftest import ROOT
@@ -170,3 +171,9 @@ def test_persim_is_fitted_once_for_all_methods_of_a_workspace(cartpole_task):
     assert weights.stat().st_mtime_ns == before
     with pytest.raises(ConfigurationError, match="was made under other settings"):
         method.fit(replace(task, steps=5))
+
+
+def test_variants_with_the_same_label_share_a_workspace(cartpole_task):
+    task = cartpole_task()
+    small, large = (CaDM(width=width, layers=1).fit(task) for width in (8, 9))
+    assert [fitted.model.forward_net.from_inputs.bias.shape[-1] for fitted in (small, large)] == [8, 9]
