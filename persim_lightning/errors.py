@@ -32,3 +32,7 @@ class MissingPackageError(ConfigurationError):
 
     def __init__(self, purpose: str, package: str, extra: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'persim-lightning[{extra}]'")
+
+
+class PersimWarning(UserWarning):
+    """Something in the user's input is probably not as meant; commands print it as one line."""

@@ -14,6 +14,7 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import PersimWarning
 from persim_lightning.evaluation.filtering import filtered_states
 from persim_lightning.evaluation.intervals import calibrate
 from persim_lightning.models.population import FittedPopulation
@@ -74,7 +75,7 @@ def fit_calibrated(
     calibration = calibrate(population, _filtered(population, trajectories), holdout)
     if calibration is not None or not bool((trajectories.tail_starts(_SHORT_TAIL) < trajectories.lengths - 1).any()):
         if calibration is None:
-            warnings.warn("no trajectory has 4 rows, so there are no intervals", stacklevel=3)
+            warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=3)
         return population, calibration
     heads = fit_population(trajectories, _SHORT_TAIL, epochs, seed, progress, **model)
     return population, calibrate(heads, _filtered(heads, trajectories), _SHORT_TAIL)

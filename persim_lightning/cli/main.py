@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, PersimWarning
 from persim_lightning.support.parsing import one_line_errors
 
 COMMANDS = {
@@ -32,6 +34,21 @@ COMMANDS = {
 _WIDTH = max(map(len, COMMANDS))
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning about the user's input as one line, and others as Python does."""
+    if issubclass(category, PersimWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -50,6 +67,7 @@ def run(command: str, arguments: Sequence[str] | None = None) -> None:
     # A command that is terminated ends like one that is interrupted, and says how to resume.
     with contextlib.suppress(ValueError):  # signals belong to the main thread
         signal.signal(signal.SIGTERM, _interrupt)
+    warnings.showwarning = _show_warning
     # A user's reward or method may be defined in the current folder.
     sys.path.append(str(Path.cwd()))
     module = import_module(f"persim_lightning.cli.{command.replace('-', '_')}")

@@ -141,3 +141,41 @@ def test_scarcity_scores_the_same_agents_from_smaller_populations(tmp_path, monk
     assert "mean return of 1 MPC episodes" in capsys.readouterr().out
     with pytest.raises(ConfigurationError, match="4 agents are too few: the first 5 are the test agents"):
         scarcity.main(["--agents", "4", *common])
+
+
+def test_roles_of_columns_in_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    rows = [(agent, hour + rng.uniform(0, 0.4)) for agent in range(12) for hour in range(14)]
+    table = {
+        "who": [agent for agent, _ in rows],
+        "hour": [hour for _, hour in rows],
+        "level": [None if rng.uniform() < 0.2 else float(rng.uniform(0, 2)) for _ in rows],
+        "dial": [None if rng.uniform() < 0.2 else 1.0 for _ in rows],
+        "weather": [str(rng.choice(["dry", "wet"])) for _ in rows],
+        "weight": [float(agent) for agent, _ in rows],
+    }
+    write_table(pa.table(table), tmp_path / "table.csv")
+    columns = [
+        *("--data.columns.agent", "who", "--data.columns.time", "hour", "--data.columns.state", "[level]"),
+        *(
+            "--data.columns.action",
+            "[dial]",
+            "--data.columns.inputs",
+            "[weather]",
+            "--data.columns.covariates",
+            "[weight]",
+        ),
+        *("--data.columns.fill", "{dial: last}", "--data.columns.bounds", "{level: [0, null]}"),
+    ]
+    quick = ["--trainer.max_epochs", "2", "--model.hidden_width", "8", "--model.members", "2", "--wandb", "disabled"]
+    fit.main(["--config", "table", "--data.path", "table.csv", *columns, *quick, "--run_dir", "run"])
+    assert "trained 12 agents" in capsys.readouterr().out
+    simulator = PersonalizedSimulator.load("run")
+    schema = simulator.schema
+    assert (schema.inputs, schema.bounds, schema.covariates[0].name) == (("weather",), {"level": (0, None)}, "weight")
+    assert simulator.population.simulator.config.integrator == "rk4"
+    assert simulator.population.simulator.walls.low.tolist() == [0.0]
+    future = {"who": [3, 3], "hour": [20.0, 21.5], "dial": [1.0, 1.0], "weather": ["wet", "dry"]}
+    answer = simulator.forecast(future, level=0.9)
+    assert min(answer["level_low"].to_pylist()) >= 0

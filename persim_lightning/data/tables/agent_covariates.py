@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from persim_lightning.data.tables.arrow import numeric_text, set_column
 from persim_lightning.data.tables.checks import check_rows, is_number
 from persim_lightning.data.tables.columns import TableColumns
-from persim_lightning.errors import TableError
+from persim_lightning.errors import PersimWarning, TableError
 from persim_lightning.types import ActionColumn
 
 _MAX_CATEGORIES = 100
@@ -112,5 +112,6 @@ def warn_of_constant_actions(table: pa.Table, columns: TableColumns, source: str
             warnings.warn(
                 f"{source}: action column '{name}' never changes within an agent, so its effect cannot be told from "
                 "the agents' differences: name it in covariates",
+                PersimWarning,
                 stacklevel=3,
             )

@@ -12,7 +12,7 @@ from persim_lightning.data.tables.arrow import set_column
 from persim_lightning.data.tables.checks import is_number
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.times import sort_rows
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, PersimWarning
 
 
 def fill_actions(
@@ -66,5 +66,6 @@ def warn_of_empty_actions(table: pa.Table, columns: TableColumns, source: str, e
     warnings.warn(
         f"{source}: column '{name}', agent {agent}, row {row}: empty, so the step to the next row is left out{more}; "
         f"fill={{'{name}': 0}} or 'last' says what empty cells mean",
+        PersimWarning,
         stacklevel=2,
     )

@@ -28,7 +28,7 @@ from persim_lightning.data.tables.simultaneous import merge_simultaneous
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.times import MAX_DURATION, Clock, calendar_clock, count_steps, is_uneven, row_times
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.errors import TableError
+from persim_lightning.errors import PersimWarning, TableError
 from persim_lightning.types import ActionColumn, Schema
 
 # Larger numbers overflow in single precision once they are squared.
@@ -224,6 +224,7 @@ def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, la
         warnings.warn(
             f"{source}: {len(single)} agent(s) have no two consecutive rows ({names}): their simulators are the "
             "population's prior",
+            PersimWarning,
             stacklevel=2,
         )
 
