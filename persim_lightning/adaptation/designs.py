@@ -60,11 +60,15 @@ def linearized(simulator: Simulator, chains: Chains, factors: Tensor) -> Lineari
     def predict(given: Tensor) -> Tensor:
         return predict_chains(simulator, given, shared) / simulator.delta_rms
 
-    columns = []
-    for unit in torch.eye(point.shape[-1], dtype=point.dtype, device=point.device):
-        predicted, column = torch.func.jvp(predict, (point,), (unit.expand_as(point),))  # type: ignore[misc]
-        columns.append(column)
-    jacobian = torch.stack(columns, -1).double()
+    def derivative(direction: Tensor) -> Tensor:
+        column: Tensor = torch.func.jvp(predict, (point,), (direction,))[1]  # type: ignore[assignment]
+        return column
+
+    units = torch.eye(point.shape[-1], dtype=point.dtype, device=point.device)
+    # All directions together: the predictions themselves are computed once.
+    directions = units[:, None, None].expand(-1, *point.shape[:2], -1)
+    jacobian = torch.func.vmap(derivative, out_dims=-1)(directions).double()
+    predicted = predict(point)
     residual = (shared.target / simulator.delta_rms - predicted).double()
     target = residual + (jacobian @ factors.double()[:, :, None, :, None])[..., 0]
     scored = shared.scored
