@@ -80,9 +80,9 @@ def forecast_rows(
         If a column is missing, an agent is unknown, a time is not after the agent's last recorded row, or an action is
         empty.
     """
-    if level is not None and calibration is None:
-        raise ConfigurationError(NO_CALIBRATION)
-    if level is not None and calibration is not None:
+    if level is not None:
+        if calibration is None:
+            raise ConfigurationError(NO_CALIBRATION)
         calibration.check(level)
     schema = population.schema
     columns = fitted_columns(schema, ())
@@ -102,20 +102,21 @@ def forecast_rows(
     order = np.lexsort((seconds, agent))
     final = np.zeros(len(order), dtype=bool)
     final[order] = np.r_[np.diff(agent[order]) != 0, True]
-    action = _encoded_actions(population, asked, source, final, (ids, agent))
+    action = _encoded_actions(population, asked, source, final, ids)
     mean, width = np.empty((len(ids), schema.state_dim)), np.zeros((len(ids), schema.state_dim))
-    distinct = np.unique(agent)
+    distinct, latest = np.unique(agent), _latest_trajectories(recorded)
     for part in np.array_split(distinct, math.ceil(len(distinct) / _PART)):
         bounds = np.searchsorted(agent[order], part[0]), np.searchsorted(agent[order], part[-1], side="right")
         rows = order[slice(*bounds)]
-        starts = _starts(population, recorded, part)
+        starts = _starts(population, recorded, latest, part)
         before = np.searchsorted(part, agent[rows])
-        early = clock_times(seconds[rows], schema.calendar) <= starts.time[before]
+        times = clock_times(seconds[rows], schema.calendar)
+        early = times <= starts.time[before]
         bad = np.zeros(len(ids), dtype=bool)
         bad[rows[early]] = True
         owners = ids, np.arange(len(ids))
         check_rows(source, schema.time, bad, "not after the agent's last recorded row", None, owners)
-        joined = _joined(population, starts, part, before, clock_times(seconds[rows], schema.calendar), action[rows])
+        joined = _joined(population, starts, part, before, times, action[rows])
         mean[rows], width[rows] = _predict(population, recorded, calibration, joined, level)
     result = {schema.agent: future[schema.agent], schema.time: future[schema.time]}
     result |= {name: pa.array(mean[:, column]) for column, name in enumerate(schema.state)}
@@ -143,7 +144,7 @@ def _encoded_actions(
     asked: pa.Table,
     source: str,
     final: np.ndarray,
-    agents: tuple[list[int | str], np.ndarray],
+    ids: list[int | str],
 ) -> Tensor:
     """Encode the actions of future rows, (T,) or (T, A); those of an agent's final row act on nothing that is asked."""
     schema = population.schema
@@ -156,33 +157,36 @@ def _encoded_actions(
     for name, column in encoded.items():
         array = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
         bad = ~np.isfinite(array) & ~final
-        check_rows(source, name, bad, "empty, NaN or infinite", None, (agents[0], np.arange(len(array))))
+        check_rows(source, name, bad, "empty, NaN or infinite", None, (ids, np.arange(len(array))))
         values.append(np.nan_to_num(array))
     if schema.num_actions is not None:
         return torch.from_numpy(values[0].astype(np.int64))
     return torch.from_numpy(np.stack(values, axis=1).astype(np.float32))
 
 
-def _starts(population: FittedPopulation, recorded: Trajectories, agents: np.ndarray) -> _Starts:
+def _latest_trajectories(recorded: Trajectories) -> dict[int | str, int]:
+    """Number of the trajectory of every agent that ends last."""
+    times = recorded.row_time().numpy()[recorded.offsets[1:].numpy() - 1]
+    owner = recorded.agent.tolist()
+    return {recorded.agent_ids[owner[number]]: number for number in np.argsort(times, kind="stable").tolist()}
+
+
+def _starts(
+    population: FittedPopulation, recorded: Trajectories, latest: dict[int | str, int], agents: np.ndarray
+) -> _Starts:
     """Find the last recorded rows of agents, given by their indices in the population."""
-    schema, known = population.schema, {label: index for index, label in enumerate(recorded.agent_ids)}
-    ends = recorded.offsets[1:].numpy() - 1
-    times = recorded.row_time().numpy()[ends]
-    # The trajectory of every agent that ends last.
-    latest = {}
-    for number in np.argsort(times, kind="stable").tolist():
-        latest[int(recorded.agent[number])] = number
     labels = [population.agent_ids[agent] for agent in agents]
-    absent = [label for label in labels if known.get(label) not in latest]
+    absent = [label for label in labels if label not in latest]
     if absent:
         raise ConfigurationError(f"agent {absent[0]}: it has no recorded rows to start from; give its rows as history")
-    numbers = torch.tensor([latest[known[label]] for label in labels])
+    numbers = torch.tensor([latest[label] for label in labels])
     last = recorded.offsets[1:][numbers] - 1
+    time = clock_times(recorded.row_time()[last].numpy(), population.schema.calendar)
     if recorded.final_action is not None:
         action = recorded.final_action[numbers]
     else:
         action = torch.full_like(recorded.action[last], -1 if recorded.action.ndim == 1 else torch.nan)
-    return _Starts(recorded.state[last], clock_times(times[numbers.numpy()], schema.calendar), action)
+    return _Starts(recorded.state[last], time, action)
 
 
 def _joined(

@@ -136,10 +136,7 @@ class EpisodeWindows:
         return replace(self, **shorter)
 
     def select(self, index: Tensor) -> EpisodeWindows:
-        values: dict[str, Any] = {
-            name: value[index] if isinstance(value, Tensor) else value for name, value in vars(self).items()
-        }
-        return EpisodeWindows(**values)
+        return self._mapped(lambda value: value[index])
 
     def to(self, device: torch.device) -> EpisodeWindows:
         return self._mapped(lambda value: value.to(device))
@@ -221,37 +218,18 @@ def score_windows(predicted: Tensor, windows: EpisodeWindows) -> EpisodeScores:
 def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, minimum: int = MIN_STEPS) -> EpisodeScores:
     """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each; at least `minimum` steps."""
     valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
-    predicted, target = predicted.double(), target.double()
-    error = torch.where(valid, predicted - target, 0.0).square()
-    count = steps.clamp(min=1)[:, None]
-    mean = torch.where(valid, target, 0.0).sum(1) / count
-    spread = torch.where(valid, target - mean[:, None], 0.0).square().sum(1)
-    # A coordinate that never moves has weight zero in a variance-weighted mean.
-    residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
-    total = spread.sum(-1)
-    perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
-    r2 = torch.where(total > 0, 1 - residual / total, perfect)
-    rmse = (error.sum((1, 2)) / (count[:, 0] * target.shape[-1])).sqrt()
-    scored = steps >= minimum
-    diverged = scored & ~torch.isfinite(rmse)
-    finite = scored & ~diverged
-    return EpisodeScores(
-        rmse=torch.where(finite, rmse, 0.0),
-        r2=torch.where(finite, r2, 0.0),
-        scored=scored.double(),
-        short=(~scored).double(),
-        diverged=diverged.double(),
-    )
+    return _score_observed(predicted.double(), target.double(), valid.expand_as(target), minimum)
 
 
 def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor, minimum: int) -> EpisodeScores:
-    """Score episodes of which only some coordinates (E, H, D) were observed."""
+    """Score the observed coordinates (E, H, D) of episodes."""
     error = torch.where(observed, predicted - target, 0.0).square()
     count = observed.sum(1)
     mean = torch.where(observed, target, 0.0).sum(1) / count.clamp(min=1)
     spread = torch.where(observed, target - mean[:, None], 0.0).square().sum(1)
-    total = spread.sum(-1)
+    # A coordinate that never moves has weight zero in a variance-weighted mean.
     residual = torch.where(spread > 0, error.sum(1), 0.0).sum(-1)
+    total = spread.sum(-1)
     perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
     rmse = (error.sum((1, 2)) / count.sum(-1).clamp(min=1)).sqrt()
     scored = observed.any(-1).sum(1) >= minimum

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 # One sub-step of Euler is the map from a state to the next of an evenly spaced table.
-INTEGRATORS = ("euler", "rk4")
 _ROUNDING = 1e-5
 
 
