@@ -20,6 +20,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -164,6 +165,9 @@ class Schema:
         User columns that are constant for an agent.
     bounds : dict
         State column to its lower and upper limit, None where there is none; predictions keep them.
+    double : bool
+        Whether states are float64, because float32 would round the changes of a column with large values, such as map
+        coordinates.
     """
 
     state: tuple[str, ...]
@@ -183,10 +187,16 @@ class Schema:
     events: tuple[str, ...] = ()
     covariates: tuple[ActionColumn, ...] = ()
     bounds: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    double: bool = False
 
     @property
     def state_dim(self) -> int:
         return len(self.state)
+
+    @property
+    def state_dtype(self) -> torch.dtype:
+        """Type of states: float32, or float64 if the schema is `double`."""
+        return torch.float64 if self.double else torch.float32
 
     @property
     def action_dim(self) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
-from persim_lightning.adaptation.covariate_prior import covariate_prior
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
 from persim_lightning.data.chains import sample_batches
@@ -18,6 +17,7 @@ from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.user import read_like
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.agent_posteriors import prior_of_covariates
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.types import Chains, Transitions
 
@@ -59,7 +59,8 @@ def adapt_population(
     seen = rows if rows is None or isinstance(rows, Trajectories) else read_like(population.schema, rows, "rows")
     if covariates is None:
         assert seen is not None
-        prior, ids = _own_prior(population, recorded, seen) or population_prior(population.simulator), seen.agent_ids
+        own = prior_of_covariates(population, recorded, seen.covariates)
+        prior, ids = own or population_prior(population.simulator), seen.agent_ids
     else:
         prior, ids = _covariate_prior(population, seen, covariates, known_covariates)
     _check_ids(ids, population.agent_ids)
@@ -101,14 +102,6 @@ def _covariate_prior(
     factors = population.simulator.agent_encoder.table().detach()
     factors = factors[:, population.index(fitted)] if fitted else factors[:, :0]
     return CovariateMap(known_values, factors)(values[:, order]), ids
-
-
-def _own_prior(population: FittedPopulation, recorded: Trajectories | None, seen: Trajectories) -> FactorPrior | None:
-    """Prior of new agents from covariates that are columns of their table; None if there are none."""
-    if recorded is None or recorded.covariates is None or seen.covariates is None:
-        return None
-    factors = population.simulator.agent_encoder.table()[:, population.index(recorded.agent_ids)]
-    return covariate_prior(factors, recorded.covariates.numpy(), seen.covariates.numpy())
 
 
 def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,16 +12,12 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.errors import PersimWarning
-from persim_lightning.evaluation.filtering import filtered_states
-from persim_lightning.evaluation.intervals import calibrate
+from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_by_second_fit
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
 
 # Default number of optimizer steps, and the range of batch sizes.
 _STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
-# Share of a short trajectory that calibrates intervals.
-_SHORT_TAIL = 0.34
 
 
 def fit_population(
@@ -68,18 +62,13 @@ def fit_calibrated(
 ) -> tuple[FittedPopulation, Calibration | None]:
     """Fit simulators, and calibrate intervals on held-out tails.
 
-    If no trajectory is long enough for `holdout`, a second fit without the last third of each calibrates the intervals,
-    and the simulators are fitted on all rows. Parameters are those of :func:`fit_population`.
+    Agents' factors are then computed from all rows. If no trajectory is long enough for `holdout`, the simulators are
+    fitted on all rows, and a second fit calibrates the intervals. Parameters are those of :func:`fit_population`.
     """
     population = fit_population(trajectories, holdout, epochs, seed, progress, **model)
-    calibration = calibrate(population, _filtered(population, trajectories), holdout)
-    if calibration is not None or not bool((trajectories.tail_starts(_SHORT_TAIL) < trajectories.lengths - 1).any()):
-        if calibration is None:
-            warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=3)
-        return population, calibration
-    heads = fit_population(trajectories, _SHORT_TAIL, epochs, seed, progress, **model)
-    return population, calibrate(heads, _filtered(heads, trajectories), _SHORT_TAIL)
-
-
-def _filtered(population: FittedPopulation, trajectories: Trajectories) -> Trajectories:
-    return replace(trajectories, state=filtered_states(population, trajectories))
+    calibration = calibrate_and_refit(population, trajectories, holdout)
+    if calibration is None:
+        calibration = calibrate_by_second_fit(
+            lambda tail: fit_population(trajectories, tail, epochs, seed, progress, **model), trajectories
+        )
+    return population, calibration

@@ -217,7 +217,7 @@ def _joined(
         acts[np.ix_(first, events)] = starts.action[:, events].nan_to_num()
     observed = torch.zeros(rows, schema.state_dim, dtype=torch.bool)
     observed[first] = True
-    state = torch.zeros(rows, schema.state_dim)
+    state = torch.zeros(rows, schema.state_dim, dtype=schema.state_dtype)
     state[first] = starts.state
     joined = Trajectories(
         schema=schema,

@@ -36,7 +36,7 @@ def check_positive(**values: int) -> None:
 
 
 def state_array(state: State, schema: Schema) -> np.ndarray:
-    """Convert a state to a float32 array of shape (D,).
+    """Convert a state to an array of shape (D,), of the schema's type.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def state_array(state: State, schema: Schema) -> np.ndarray:
             raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(schema.state)}")
         state = [state[name] for name in schema.state]
     try:
-        values = np.asarray(state, dtype=np.float32)
+        values = np.asarray(state, dtype=np.float64 if schema.double else np.float32)
     except (TypeError, ValueError) as error:
         raise ConfigurationError("state: every value must be a finite number") from error
     if values.shape != (schema.state_dim,):

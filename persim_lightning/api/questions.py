@@ -214,7 +214,7 @@ class Questions(ABC):
             If no objective is given and the table had no rewards, or inputs are missing.
         """
         check_positive(horizon=horizon)
-        start = torch.as_tensor(state_array(state, self.schema), dtype=torch.float32)[None]
+        start = torch.as_tensor(state_array(state, self.schema))[None]
         actions, value = plan_actions(
             self.population.personalize(agent),
             self.trajectories,

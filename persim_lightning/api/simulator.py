@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +13,7 @@ from persim_lightning.api.storage import load_calibration, load_recorded, load_s
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.user import read_like, user_trajectories
-from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.envs import Environment
-from persim_lightning.evaluation.filtering import filtered_states
 from persim_lightning.evaluation.fitted_run import FittedRun
-from persim_lightning.evaluation.intervals import calibrate
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.store.names import PROVENANCE, TRAJECTORIES
 from persim_lightning.training.outcomes import fit_outcomes
@@ -151,32 +146,6 @@ class PersonalizedSimulator(Questions):
         simulator = cls(fitted[0], trajectories, None, fitted[1])
         simulator.outcomes = fit_outcomes(simulator.trajectories, seed)
         return simulator
-
-    @classmethod
-    def completed(
-        cls,
-        population: FittedPopulation,
-        trajectories: Trajectories,
-        tail: float,
-        seed: int,
-        environment: Environment | None = None,
-    ) -> PersonalizedSimulator:
-        """Complete a fitted population by learning rewards and terminations, and by calibrating intervals.
-
-        Parameters
-        ----------
-        population : FittedPopulation
-        trajectories : Trajectories
-            Training trajectories.
-        tail : float
-            Share of every trajectory, at its tail, that the population was not trained on.
-        seed : int
-        environment : Environment, optional
-            Source of rewards and terminations, which are then not learned.
-        """
-        filtered = replace(trajectories, state=filtered_states(population, trajectories))
-        outcomes = environment or fit_outcomes(filtered, seed)
-        return cls(population, trajectories, outcomes, calibrate(population, filtered, tail))
 
     def with_history(self, history: Any) -> PersonalizedSimulator:
         """Replace recorded rows of agents by recent ones, and adapt to unknown agents in them."""

@@ -56,7 +56,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         if not 0 <= val_fraction < 1:
             raise ConfigurationError(f"val_fraction {val_fraction} is not in [0, 1)")
         self.recordings = recordings
-        self._batch_size, self._val_fraction, self.walls = batch_size, val_fraction, walls
+        self._batch_size, self.val_fraction, self.walls = batch_size, val_fraction, walls
 
     @property
     def environment(self) -> Environment | None:
@@ -109,7 +109,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
     @cached_property
     def _split(self) -> tuple[Tensor, Tensor]:
         """Rows that start transitions, for training and for validation."""
-        train, validation = self.trajectories.split_rows(self._val_fraction)
+        train, validation = self.trajectories.split_rows(self.val_fraction)
         if not self.trajectories.is_regular:
             return train, validation
         return self.trajectories.free_rows(train, self._walls), self.trajectories.free_rows(validation, self._walls)
@@ -235,7 +235,7 @@ class TrajectoryDataModule(pl.LightningDataModule):
         return {
             "table": self.recordings.files.get("sha256"),
             "batch_size": int(self._batch_size),
-            "val_fraction": float(self._val_fraction),
+            "val_fraction": float(self.val_fraction),
         }
 
     @staticmethod

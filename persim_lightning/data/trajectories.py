@@ -31,7 +31,7 @@ class Trajectories:
         Agent index of each trajectory.
     offsets : Tensor, shape (E+1,), int64
         Trajectory e occupies rows `offsets[e]` … `offsets[e+1] - 1`.
-    state : Tensor, shape (R, D), float32
+    state : Tensor, shape (R, D), of the schema's type
         Coordinates that were not observed hold the last observed value of the trajectory.
     action : Tensor, shape (R,) int64 or (R, A) float32
         Unused (zero) in the last row of a trajectory.

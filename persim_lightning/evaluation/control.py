@@ -157,7 +157,7 @@ def simulator_mpc(
     dynamics: Dynamics = simulator
     clamped = None
     if settings.clamp_margin is not None:
-        low, high = personalized.simulator.state_range
+        low, high = personalized.simulator.state_range.float()
         margin = settings.clamp_margin * (high - low)
         dynamics = clamped = ClampedDynamics(simulator, low - margin, high + margin)
     objective = settings.objective(environment)

@@ -2,76 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.covariate_prior import covariate_prior
 from persim_lightning.adaptation.intervals import Calibration, drawn_factors, sampled_rollouts, spread
-from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
-from persim_lightning.data.chains import sample_batches
 from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.evaluation.agent_posteriors import agent_posterior
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.types import Chains, Transitions
 
 # Windows that intervals are calibrated on or judged by, and windows of one agent that they are judged by, at most.
 _MAX_WINDOWS, _MAX_EPISODES = 1000, 40
 COVERAGE_LEVELS = (0.8, 0.9, 0.95)
-
-
-def agent_posterior(
-    population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0
-) -> FactorPosterior:
-    """Compute the posterior of agents' factors given their recorded rows.
-
-    Parameters
-    ----------
-    population : FittedPopulation
-    recorded : Trajectories
-        Recorded rows of its agents; agents without rows keep the population's prior.
-    agents : Tensor, shape (B,), int64
-        Distinct indices in the population.
-    tail : float
-        Share of every trajectory, at its tail, that is left out.
-    """
-    simulator = population.simulator
-    index = {label: row for row, label in enumerate(recorded.agent_ids)}
-    # Agents that were adapted from covariates alone have no rows.
-    positions = {
-        index[population.agent_ids[agent]]: position
-        for position, agent in enumerate(agents.tolist())
-        if population.agent_ids[agent] in index
-    }
-    position = torch.full((recorded.num_agents,), -1)
-    position[torch.tensor(list(positions), dtype=torch.int64)] = torch.tensor(
-        list(positions.values()), dtype=torch.int64
-    )
-    rows, _ = recorded.split_rows(tail)
-    rows = rows[position[recorded.row_agent()[rows]] >= 0]
-
-    def batches() -> Iterator[Transitions | Chains]:
-        for batch in sample_batches(recorded, rows, simulator.walls.contacts):
-            yield batch._replace(agent=position[batch.agent])
-
-    prior = _covariate_prior(population, recorded, agents) or population_prior(simulator)
-    return fit_posterior(simulator, prior, len(agents), batches)
-
-
-def _covariate_prior(population: FittedPopulation, recorded: Trajectories, agents: Tensor) -> FactorPrior | None:
-    """Prior of agents, given by their indices in the population, from recorded covariates; None if some have none."""
-    if recorded.covariates is None:
-        return None
-    index = {label: row for row, label in enumerate(recorded.agent_ids)}
-    labels = [population.agent_ids[agent] for agent in agents.tolist()]
-    if any(label not in index for label in labels):
-        return None
-    rows = [index[label] for label in labels]
-    factors = population.simulator.agent_encoder.table()[:, population.index(recorded.agent_ids)]
-    values = recorded.covariates.numpy()
-    return covariate_prior(factors, values, values[rows])
 
 
 def believed_factors(population: FittedPopulation, recorded: Trajectories, agents: Tensor, tail: float = 0.0) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from persim_lightning.errors import ConfigurationError, MissingPackageError
 from persim_lightning.models.agent_simulator import AgentSimulator
-from persim_lightning.models.contraction import select_outputs, with_angles
+from persim_lightning.models.contraction import network_inputs, select_outputs
 from persim_lightning.models.integrate import integrate
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.files import atomic_write
@@ -46,7 +46,8 @@ class PlainStep(nn.Module):
     def _rate(self, state: Tensor, action: Tensor) -> Tensor:
         """Predict changes per base step (M, B, D)."""
         simulator, parts = self.simulator, self.simulator.parts
-        inputs = features = with_angles(state.mT, simulator.angles)
+        dtype = parts.head_bias.dtype
+        inputs = features = network_inputs(state.mT, simulator.angles, parts.center, dtype)
         for weight, bias in parts.hidden:
             features = F.gelu(weight @ features + bias)
         output = parts.head_inputs[0] @ inputs + parts.head_bias[0]
@@ -63,9 +64,9 @@ def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> P
     population : FittedPopulation
     agent : int or str
     path : Path
-        An .onnx file. Inputs `state` (M, B, D), a trajectory for every ensemble member, and `action` (B,) int64 or
-        (B, A) float32; output `next_state` (M, B, D), all in raw units. B is free. The file's metadata hold the agent
-        and the columns; the prediction is the mean over M.
+        An .onnx file. Inputs `state` (M, B, D), a trajectory for every ensemble member, of the schema's type, and
+        `action` (B,) int64 or (B, A) float32; output `next_state` (M, B, D), all in raw units. B is free. The file's
+        metadata hold the agent and the columns; the prediction is the mean over M.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def export_onnx(population: FittedPopulation, agent: int | str, path: Path) -> P
     except ImportError as error:
         raise MissingPackageError("export to ONNX", "onnx and onnxscript", "interop") from error
     schema, simulator = population.schema, population.personalize(agent)
-    state = torch.zeros(simulator.members, 2, schema.state_dim)
+    state = torch.zeros(simulator.members, 2, schema.state_dim, dtype=schema.state_dtype)
     action = torch.zeros(2, dtype=torch.int64) if schema.num_actions is not None else torch.zeros(2, schema.action_dim)
     batch = torch.export.Dim("batch")
     with _quiet():

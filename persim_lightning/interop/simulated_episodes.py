@@ -114,7 +114,7 @@ class SimulatedEpisodes:
             count = decided_coordinates(recorded.schema)
             low, high = self.action_space.low[:count], self.action_space.high[:count]
             self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
-        self._states = torch.zeros(members, count, recorded.schema.state_dim)
+        self._states = torch.zeros(members, count, recorded.schema.state_dim, dtype=recorded.schema.state_dtype)
         self._observed_member = torch.zeros(count, dtype=torch.int64)
         self._steps = np.zeros(count, dtype=np.int64)
 
@@ -130,7 +130,7 @@ class SimulatedEpisodes:
             self._observed_member[index] = self._member
 
     def observe(self) -> np.ndarray:
-        """Return the observations, shape (B, D), float32."""
+        """Return the observations, shape (B, D), of the schema's type."""
         observation: np.ndarray = self._observe_members(self._states).numpy().copy()
         return observation
 

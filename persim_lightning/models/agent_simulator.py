@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from persim_lightning.models.contraction import Contracted, contract, select_outputs, with_angles
+from persim_lightning.models.contraction import Contracted, contract, network_inputs, select_outputs
 from persim_lightning.models.encoders import ContinuousActionEncoder
 from persim_lightning.models.integrate import integrate
 from persim_lightning.models.rollout import rollout
@@ -60,16 +60,18 @@ class AgentSimulator(nn.Module):
         self.register_buffer("head_hidden", parts.head_hidden)
         self.register_buffer("head_inputs", parts.head_inputs)
         self.register_buffer("head_bias", parts.head_bias)
+        self.register_buffer("center", parts.center)
         self._arrays: list[Tensor] = []
 
     head_hidden: Tensor
     head_inputs: Tensor
     head_bias: Tensor
+    center: Tensor | None
 
     @property
     def parts(self) -> Contracted:
         """Return the contracted network."""
-        return Contracted(self._hidden_layers(), self.head_hidden, self.head_inputs, self.head_bias)
+        return Contracted(self._hidden_layers(), self.head_hidden, self.head_inputs, self.head_bias, self.center)
 
     def _hidden_layers(self) -> list[tuple[Tensor, Tensor]]:
         return [(getattr(self, f"weight{index}"), getattr(self, f"bias{index}")) for index in range(self._depth)]
@@ -94,7 +96,7 @@ class AgentSimulator(nn.Module):
 
     def _head(self, states: Tensor, agents: Tensor | None) -> Tensor:
         """Compute the outputs that actions select or multiply, (M, D, B) -> (M, ·, B)."""
-        inputs = with_angles(states, self.angles)
+        inputs = network_inputs(states, self.angles, self.center, self.head_bias.dtype)
         *layers, direct, output = self._workspace(states)
         features = inputs
         for (weight, bias), out in zip(self._hidden_layers(), layers, strict=True):

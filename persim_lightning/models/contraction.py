@@ -14,6 +14,9 @@ from torch import Tensor
 from persim_lightning.models.encoders import ContinuousActionEncoder, MemberEmbedding, StateEncoder
 from persim_lightning.models.simulator import Simulator
 
+# Spreads from zero beyond which states are centered before they are multiplied.
+_FAR = 100.0
+
 
 class Contracted(NamedTuple):
     """Simulators of G agents as a network on raw states, with features before rows.
@@ -26,12 +29,16 @@ class Contracted(NamedTuple):
         Weights of the last layer for the last hidden features and for the encoder's inputs. The K outputs are
         (action, d) pairs for discrete actions, and (d, coordinate of the action factor) pairs for continuous ones.
     head_bias : Tensor, shape (G, M, K, 1)
+    center : Tensor, shape (inputs, 1), float64, or None
+        Subtracted from the inputs in double precision, where values are large beside their spread: single precision
+        would round them.
     """
 
     hidden: list[tuple[Tensor, Tensor]]
     head_hidden: Tensor
     head_inputs: Tensor
     head_bias: Tensor
+    center: Tensor | None
 
 
 @torch.no_grad()
@@ -43,7 +50,8 @@ def contract(simulator: Simulator, factors: Tensor) -> Contracted:
     simulator : Simulator
     factors : Tensor, shape (M, G, R_agent)
     """
-    layers, head = _on_raw_states(simulator.state_encoder)
+    center = _center(simulator.state_encoder)
+    layers, head = _on_raw_states(simulator.state_encoder, center)
     weight, bias = (_fold_factors(part, simulator, factors) for part in head)
     hidden = weight.shape[-1] - simulator.state_encoder.inputs_dim
     return Contracted(
@@ -51,15 +59,17 @@ def contract(simulator: Simulator, factors: Tensor) -> Contracted:
         head_hidden=weight[..., :hidden].contiguous(),
         head_inputs=weight[..., hidden:].contiguous(),
         head_bias=bias,
+        center=None if center is None else center[:, None],
     )
 
 
-def with_angles(states: Tensor, angles: list[int]) -> Tensor:
-    """Append sines and cosines of angles to states: (M, D, B) -> (M, inputs, B)."""
-    if not angles:
-        return states
-    selected = states[:, angles]
-    return torch.cat((states, selected.sin(), selected.cos()), dim=1)
+def network_inputs(states: Tensor, angles: list[int], center: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Append sines and cosines of angles to states, and center them: (M, D, B) -> (M, inputs, B)."""
+    inputs = states
+    if angles:
+        selected = states[:, angles]
+        inputs = torch.cat((states, selected.sin(), selected.cos()), dim=1)
+    return (inputs if center is None else inputs - center).to(dtype)
 
 
 def select_outputs(output: Tensor, actions: Tensor, state_dim: int, encoder: ContinuousActionEncoder | None) -> Tensor:
@@ -86,12 +96,29 @@ def select_outputs(output: Tensor, actions: Tensor, state_dim: int, encoder: Con
     return (output.view(members, state_dim, -1, rows) * action.mT[:, None]).sum(2).mT
 
 
-def _on_raw_states(encoder: StateEncoder) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-    """Express the encoder's hidden layers and head, (M, in, out) and (M, 1, out) each, as maps of raw states."""
+def _center(encoder: StateEncoder) -> Tensor | None:
+    """Means of inputs that are far from zero beside their spread, shape (inputs,), float64; None if there are none."""
+    mean, std = encoder.state_mean.double(), encoder.state_std.double()
+    far = mean.abs() > _FAR * std
+    if not bool(far.any()):
+        return None
+    return torch.cat((torch.where(far, mean, 0.0), mean.new_zeros(encoder.inputs_dim - len(mean))))
+
+
+def _on_raw_states(
+    encoder: StateEncoder, center: Tensor | None
+) -> tuple[list[tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+    """Express the encoder's hidden layers and head, (M, in, out) and (M, 1, out) each, as maps of raw states.
+
+    The maps take states minus `center` (inputs,), if there is one.
+    """
     scale = torch.ones(encoder.inputs_dim, dtype=torch.float64, device=encoder.state_std.device)
     shift = torch.zeros_like(scale)
     scale[: len(encoder.state_std)] = 1 / encoder.state_std.double()
-    shift[: len(encoder.state_std)] = -encoder.state_mean.double() / encoder.state_std.double()
+    mean = encoder.state_mean.double()
+    if center is not None:
+        mean = mean - center[: len(mean)]
+    shift[: len(encoder.state_std)] = -mean / encoder.state_std.double()
 
     def fold(weight: Tensor, bias: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """Fold the scaling into a layer whose columns from `first` on take the encoder's inputs."""

@@ -77,7 +77,8 @@ class StateEncoder(nn.Module):
 
     def inputs(self, states: Tensor) -> Tensor:
         """Standardize coordinates, and append sines and cosines of angles: (M, B, D) -> (M, B, D + 2·angles)."""
-        return standardized_states(states, self.state_mean, self.state_std, self.angles)
+        scaled = standardized_states(states, self.state_mean, self.state_std, self.angles)
+        return scaled.to(self.mlp.skip.weight.dtype)
 
     def forward(self, states: Tensor) -> Tensor:
         """(M, B, D) -> (M, B, D, rank)."""

@@ -59,7 +59,7 @@ class _Net(nn.Module):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        scaled = (inputs - self.mean) / self.std
+        scaled = ((inputs - self.mean) / self.std).to(self.skip.weight.dtype)
         output: Tensor = (self.skip(scaled) + self.mlp(scaled))[..., 0]
         return output
 

@@ -75,7 +75,7 @@ class FittedPopulation:
         ndarray, shape (M, H+1, D)
             Starts with the initial state. The prediction is the mean over members.
         """
-        states = torch.as_tensor(state, dtype=torch.float32)
+        states = torch.as_tensor(state, dtype=self.schema.state_dtype)
         kind = torch.int64 if self.simulator.config.is_discrete else torch.float32
         plan = torch.as_tensor(actions, dtype=kind)
         shape = (self.schema.state_dim,)

@@ -56,7 +56,8 @@ class Simulator(nn.Module):
         covariance = torch.full((members, ranks.agent, ranks.agent), torch.nan, dtype=torch.float64)
         self.register_buffer("prior_mean", covariance[..., 0].clone())
         self.register_buffer("prior_covariance", covariance)
-        self.register_buffer("state_range", torch.tensor([-torch.inf, torch.inf])[:, None].repeat(1, state_dim))
+        limits = torch.tensor([-torch.inf, torch.inf], dtype=torch.float64)
+        self.register_buffer("state_range", limits[:, None].repeat(1, state_dim))
 
     @property
     def members(self) -> int:
@@ -156,7 +157,7 @@ class Simulator(nn.Module):
 
     def _contain(self, states: Tensor) -> Tensor:
         """Stop at walls, and at the limits of a range three times as wide as that of the training states."""
-        low, high = self.state_range
+        low, high = self.state_range.to(states.dtype)
         width = high - low
         stopped = self.walls.stop(states) if self.walls.enabled else states
         return torch.where(width.isfinite(), stopped.clamp(low - width, high + width), stopped)

@@ -17,22 +17,33 @@ from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import WandbLogger
 
 from persim_lightning.api.simulator import PersonalizedSimulator
-from persim_lightning.data.datamodule import open_data
+from persim_lightning.callbacks.bare_trainer import bare_trainer
+from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.control import PlanningSettings
+from persim_lightning.evaluation.held_out import calibrate_by_second_fit
 from persim_lightning.evaluation.intervals import coverage
+from persim_lightning.models.population import FittedPopulation
 from persim_lightning.runs.rank_search import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
 from persim_lightning.runs.run_folder import choose_run_folder, claimed, forget_folder, is_launched_rank
 from persim_lightning.runs.settings import LINKED, FitSettings
 from persim_lightning.runs.summary import print_summary
-from persim_lightning.runs.trainer import as_list, fit_callbacks, fit_loggers, save_wandb_id, slow_precision_note
+from persim_lightning.runs.trainer import (
+    as_list,
+    calibration_of,
+    fit_callbacks,
+    fit_loggers,
+    save_wandb_id,
+    slow_precision_note,
+)
 from persim_lightning.store.names import CALIBRATION, CONFIG, COVERAGE, PROVENANCE, last_checkpoint
 from persim_lightning.support.configurations import find_configuration
 from persim_lightning.support.files import atomic_write, check_writable, write_json
 from persim_lightning.support.provenance import provenance
 from persim_lightning.training.checkpoint_io import AtomicCheckpointIO
+from persim_lightning.training.outcomes import fit_outcomes
 from persim_lightning.training.persim import PerSimModule
 
 
@@ -119,17 +130,13 @@ class _Fit(FitSettings):
 
     def _search_rank(self) -> RankSelection:
         config = self.config
-        options = config.data.as_dict()
-        columns = None if options["columns"] is None else TableColumns(**options["columns"])
-        data = open_data(**{**options, "columns": columns, "val_fraction": TAIL})
-        data.check(world_size=1)
+        data = self._open_data(TAIL)
         if not len(data.validation_rows):
             raise ConfigurationError(
                 f"{data.recordings.name}: no trajectory is long enough to hold out {TAIL:.0%} of it, so that "
                 "model.rank auto can compare ranks: give a number"
             )
-        sizes = {name: getattr(data, name) for name in LINKED}
-        arguments = {**config.model.init_args.as_dict(), **sizes, "members": MEMBERS, "spare_members": 0}
+        arguments = {**self._model_arguments(data), "members": MEMBERS, "spare_members": 0}
         trainer = {name: config.trainer[name] for name in ("precision", "accelerator")}
         epochs, seed = short_epochs(config.trainer.max_epochs, data.steps_per_epoch), config.seed_everything
         selection = select_rank(
@@ -138,6 +145,26 @@ class _Fit(FitSettings):
         # Make the run independent of the number of short fits.
         pl.seed_everything(seed, verbose=False)
         return selection
+
+    def fit_heads(self, tail: float) -> FittedPopulation:
+        """Fit once more, in one process, without the tails of trajectories."""
+        print(f"trajectories are short: a second fit, without the last {tail:.0%} of each, calibrates the intervals")
+        config, data = self.config, self._open_data(tail)
+        pl.seed_everything(config.seed_everything, verbose=False)
+        module = PerSimModule(**self._model_arguments(data))
+        options = {name: config.trainer[name] for name in ("precision", "accelerator", "max_epochs")}
+        bare_trainer(**options).fit(module, datamodule=data)
+        return module.personalized()
+
+    def _open_data(self, tail: float) -> TrajectoryDataModule:
+        options = self.config.data.as_dict()
+        columns = None if options["columns"] is None else TableColumns(**options["columns"])
+        data = open_data(**{**options, "columns": columns, "val_fraction": tail})
+        data.check(world_size=1)
+        return data
+
+    def _model_arguments(self, data: TrajectoryDataModule) -> dict[str, Any]:
+        return {**self.config.model.init_args.as_dict(), **{name: getattr(data, name) for name in LINKED}}
 
     def _load_planning(self) -> PlanningSettings | None:
         """Read the planning settings before training; None for no episodes."""
@@ -229,17 +256,20 @@ def _train_in_folder(run: _Fit) -> Path:
 
 def _complete(run: _Fit) -> list[dict[str, Any]]:
     """Save rewards, terminations and intervals learned from the data; return the coverage of test trajectories."""
-    data, tail, seed = run.datamodule, run.config.data.val_fraction, run.config.seed_everything
-    simulator = PersonalizedSimulator.completed(
-        run.model.personalized(), data.trajectories, tail, seed, data.environment
-    )
-    calibration, test = simulator.calibration, data.test_trajectories
+    data, population = run.datamodule, run.model.personalized()
+    calibration, test = calibration_of(run.trainer), data.test_trajectories
     if data.environment is None:
+        if calibration is None and run.trainer.world_size == 1:
+            calibration = calibrate_by_second_fit(run.fit_heads, data.trajectories)
+        elif calibration is None:
+            print("trajectories are too short for val_fraction, so there are no intervals: fit in one process for them")
+        simulator = PersonalizedSimulator(population, data.trajectories, None, calibration)
+        simulator.outcomes = fit_outcomes(simulator.trajectories, run.config.seed_everything)
         simulator.save(run.run_dir)
     elif calibration is not None:
         calibration.save(run.run_dir / CALIBRATION)
     if calibration is None or test is None:
         return []
-    covered = coverage(simulator.population, data.trajectories, calibration, test)
+    covered = coverage(population, data.trajectories, calibration, test)
     write_json(covered, run.run_dir / COVERAGE)
     return covered

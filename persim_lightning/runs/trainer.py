@@ -12,6 +12,8 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+from persim_lightning.adaptation.intervals import Calibration
+from persim_lightning.callbacks.calibrate import CalibrateIntervals
 from persim_lightning.callbacks.control import MPCEpisodes
 from persim_lightning.callbacks.finish import FinishEnsemble
 from persim_lightning.callbacks.latents import LatentFactors
@@ -56,6 +58,7 @@ def fit_callbacks(
         SaveWhenStopped(last_checkpoint(folder)),
         FinishEnsemble(),
         SaveSimulator(folder),
+        CalibrateIntervals(),
         checkpoints,
         EpochProgress(),
         RolloutScores(folder, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_PER_RUN)),
@@ -66,6 +69,12 @@ def fit_callbacks(
     if planning is not None:
         callbacks.append(MPCEpisodes(folder, episodes, planning))
     return callbacks
+
+
+def calibration_of(trainer: pl.Trainer) -> Calibration | None:
+    """Return the calibration of intervals that a finished fit found on held-out tails."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(found.calibration for found in callbacks if isinstance(found, CalibrateIntervals))
 
 
 def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:

@@ -133,7 +133,7 @@ def trajectories_from_table(
         agent_ids=agent_ids,
         agent=torch.from_numpy(agent[starts].astype(np.int64)),
         offsets=torch.from_numpy(offsets.astype(np.int64)),
-        state=torch.from_numpy(state.astype(np.float32)),
+        state=torch.from_numpy(state).to(schema.state_dtype),
         action=action,
         delta=torch.from_numpy(delta),
         terminated=torch.from_numpy(terminated),

@@ -71,12 +71,23 @@ def check_rows(
     ------
     TableError
     """
+    if bad.any():
+        raise TableError(describe_rows(source, column, bad, problem, order, agents))
+
+
+def describe_rows(
+    source: str,
+    column: str,
+    bad: np.ndarray,
+    problem: str,
+    order: np.ndarray | None = None,
+    agents: tuple[Sequence[int | str], np.ndarray] | None = None,
+) -> str:
+    """Say what is wrong with the first bad row, and count the others; parameters are those of :func:`check_rows`."""
     rows = np.flatnonzero(bad)
-    if not len(rows):
-        return
     row = rows[0] if order is None else order[rows[0]]
     agent = "" if agents is None else f"agent {agents[0][agents[1][row]]}, "
     original = _original_rows.get()
     row = row if original is None else original[row]
     more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-    raise TableError(f"{source}: column '{column}', {agent}row {row}: {problem}{more}")
+    return f"{source}: column '{column}', {agent}row {row}: {problem}{more}"

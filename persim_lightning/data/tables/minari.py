@@ -244,7 +244,9 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
 def trajectory_spaces(trajectories: Trajectories) -> tuple[gymnasium.spaces.Box, gymnasium.Space]:
     """Observation space and action space of simulators: codes, or continuous actions in their recorded ranges."""
     schema = trajectories.schema
-    observation = gymnasium.spaces.Box(-np.inf, np.inf, (schema.state_dim,), np.float32)
+    observation = gymnasium.spaces.Box(
+        -np.inf, np.inf, (schema.state_dim,), np.float64 if schema.double else np.float32
+    )
     if schema.num_actions is not None:
         return observation, gymnasium.spaces.Discrete(schema.num_actions)
     low, high = trajectories.action_range()

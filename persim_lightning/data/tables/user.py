@@ -33,6 +33,8 @@ from persim_lightning.types import ActionColumn, Schema
 
 # Larger numbers overflow in single precision once they are squared.
 _LARGEST = 1e18
+# Relative rounding error of float32, and the share of a state's spread from which rounding is noticed.
+_RESOLUTION, _NOTICEABLE = 2.0**-24, 1e-4
 
 
 def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
@@ -170,6 +172,7 @@ def _merged_trajectories(
         events=events,
         covariates=infer_covariates(table, columns, source),
         bounds={name: (low, high) for name, (low, high) in columns.bounds.items()},
+        double=any(_rounds(table, columns.agent, name) for name in columns.state),
     )
     if fitted is None:
         warn_of_constant_actions(table, columns, source)
@@ -210,6 +213,18 @@ def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.
             large = pc.abs(table[name].cast(pa.float64(), safe=False)).fill_null(0.0).to_numpy()
             check_rows(source, name, np.isfinite(large) & (large > _LARGEST), "too large a number")
     return table
+
+
+def _rounds(table: pa.Table, agent: str, state: str) -> bool:
+    """Whether float32 would round a state noticeably, beside its usual standard deviation within an agent."""
+    if not is_number(table[state].type):
+        return False
+    values = table[state].cast(pa.float64(), safe=False)
+    pairs = pa.table({"agent": table[agent], "value": pc.if_else(pc.is_finite(values), values, None)})
+    spread = pairs.group_by("agent").aggregate([("value", "stddev")])["value_stddev"].to_numpy()
+    spread = spread[spread > 0]
+    largest = pc.max(pc.abs(pairs["value"])).as_py()
+    return len(spread) > 0 and largest * _RESOLUTION > _NOTICEABLE * float(np.median(spread))
 
 
 def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, last: np.ndarray) -> None:

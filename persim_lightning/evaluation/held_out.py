@@ -1,0 +1,70 @@
+"""Uses held-out tails of trajectories: they calibrate intervals, and then count for agents' factors like other rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+from persim_lightning.adaptation.intervals import Calibration
+from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import PersimWarning
+from persim_lightning.evaluation.agent_posteriors import refit_on_all_rows
+from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.intervals import calibrate
+from persim_lightning.models.population import FittedPopulation
+
+# Share of a short trajectory that calibrates intervals.
+_SHORT_TAIL = 0.34
+
+
+def calibrate_and_refit(
+    population: FittedPopulation, trajectories: Trajectories, tail: float, refit: bool = True
+) -> Calibration | None:
+    """Calibrate intervals on held-out tails, and then compute agents' factors, in place, from all rows.
+
+    Parameters
+    ----------
+    population : FittedPopulation
+    trajectories : Trajectories
+        Training trajectories.
+    tail : float
+        Share of every trajectory, at its tail, that the population was not trained on.
+    refit : bool
+        False keeps the factors.
+
+    Returns
+    -------
+    Calibration or None
+        None if no trajectory is long enough for a tail; all rows were trained on then.
+    """
+    calibration = _calibrate(population, trajectories, tail)
+    if calibration is not None and refit:
+        refit_on_all_rows(population, trajectories)
+    return calibration
+
+
+def calibrate_by_second_fit(
+    fit_heads: Callable[[float], FittedPopulation], trajectories: Trajectories
+) -> Calibration | None:
+    """Calibrate intervals of short trajectories by a second fit, without the last third of each.
+
+    Parameters
+    ----------
+    fit_heads : callable, tail -> FittedPopulation
+        Fits simulators without this share of every trajectory.
+    trajectories : Trajectories
+
+    Returns
+    -------
+    Calibration or None
+        None, with a warning, if no trajectory has 4 rows.
+    """
+    if not bool((trajectories.tail_starts(_SHORT_TAIL) < trajectories.lengths - 1).any()):
+        warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=2)
+        return None
+    return _calibrate(fit_heads(_SHORT_TAIL), trajectories, _SHORT_TAIL)
+
+
+def _calibrate(population: FittedPopulation, trajectories: Trajectories, tail: float) -> Calibration | None:
+    return calibrate(population, replace(trajectories, state=filtered_states(population, trajectories)), tail)
