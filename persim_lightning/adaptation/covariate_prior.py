@@ -27,10 +27,15 @@ def covariate_prior(factors: Tensor, known: np.ndarray, wanted: np.ndarray) -> F
     FactorPrior or None
         None if there are too few agents, or nothing differs between them.
     """
-    means = np.nanmean(np.where(np.isnan(known).all(0), 0.0, known), axis=0)
-    filled, asked = (np.where(np.isnan(values), means, values) for values in (known, wanted))
+    filled, asked = without_missing(known, wanted)
     try:
         return CovariateMap(filled, factors.detach())(asked)
     except ConfigurationError:
         # Ten agents are needed; with fewer, the population is the prior.
         return None
+
+
+def without_missing(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Replace missing covariates of fitted agents (N, C) and of others (K, C) by the means of the fitted agents."""
+    means = np.nanmean(np.where(np.isnan(known).all(0), 0.0, known), axis=0)
+    return np.where(np.isnan(known), means, known), np.where(np.isnan(wanted), means, wanted)

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 import torch
 
 from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.covariate_prior import without_missing
 from persim_lightning.adaptation.extend import extend_population
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
 from persim_lightning.data.chains import sample_batches
+from persim_lightning.data.tables.arrow import id_column
 from persim_lightning.data.tables.covariates import covariates_from_table
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.user import read_like
@@ -85,15 +88,15 @@ def _covariate_prior(
     if known_covariates is None:
         raise ConfigurationError("adapt: covariates need known_covariates, the covariates of the fitted agents")
     column = population.schema.agent
-    table, source = as_table(covariates, "covariates")
-    ids = tuple(table[column].to_pylist()) if column in table.column_names else ()
+    table, source = as_table(covariates, "covariates", (column,))
+    ids = _ids(table, column, source)
     names, values = covariates_from_table(table, ids, source, column)
     with_covariates = set(ids)
     absent = [] if seen is None else [label for label in seen.agent_ids if label not in with_covariates]
     if absent:
         raise ConfigurationError(f"{source}: no covariates of agent {absent[0]}, which has rows")
-    known, known_source = as_table(known_covariates, "known_covariates")
-    present = set(known[column].to_pylist()) if column in known.column_names else set()
+    known, known_source = as_table(known_covariates, "known_covariates", (column,))
+    present = set(_ids(known, column, known_source))
     fitted = [label for label in population.agent_ids if label in present]
     known_names, known_values = covariates_from_table(known, fitted, known_source, column)
     if set(names) != set(known_names):
@@ -101,7 +104,15 @@ def _covariate_prior(
     order = [names.index(name) for name in known_names]
     factors = population.simulator.agent_encoder.table().detach()
     factors = factors[:, population.index(fitted)] if fitted else factors[:, :0]
-    return CovariateMap(known_values, factors)(values[:, order]), ids
+    complete, wanted = without_missing(known_values, values[:, order])
+    return CovariateMap(complete, factors)(wanted), ids
+
+
+def _ids(table: pa.Table, column: str, source: str) -> tuple[int | str, ...]:
+    """Ids in a table of covariates, in its order; none without the column."""
+    if column not in table.column_names:
+        return ()
+    return tuple(id_column(table[column], column, source).to_pylist())
 
 
 def _check_ids(ids: Sequence[int | str], fitted: Sequence[int | str]) -> None:

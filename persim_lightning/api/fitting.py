@@ -16,8 +16,8 @@ from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
 
-# Default number of optimizer steps, and the range of batch sizes.
-_STEPS, _MIN_BATCH, _MAX_BATCH = 4000, 32, 512
+# Default number of optimizer steps, by how much uneven tables may exceed it, and the range of batch sizes.
+_STEPS, _MOST, _MIN_BATCH, _MAX_BATCH = 4000, 2.0, 32, 512
 
 
 def fit_population(
@@ -31,7 +31,7 @@ def fit_population(
     holdout : float
         Share of every trajectory, at its tail, that is not trained on.
     epochs : int, optional
-        By default as many as give 4,000 optimizer steps.
+        By default as many as give 4,000 optimizer steps, up to 8,000 for uneven tables of many rows.
     seed : int
         The global generator is restored.
     progress : bool
@@ -52,9 +52,14 @@ def fit_population(
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         module = PerSimModule(*sizes, integrator=data.integrator, bounds=data.bounds, **model)
-        max_epochs = epochs or max(1, round(_STEPS / data.steps_per_epoch))
+        max_epochs = epochs or max(1, round(_default_steps(data, rows) / data.steps_per_epoch))
         bare_trainer(progress, accelerator="cpu", max_epochs=max_epochs).fit(module, datamodule=data)
     return module.personalized()
+
+
+def _default_steps(data: TrajectoryDataModule, rows: int) -> float:
+    """Number of optimizer steps; rates of long uneven tables converge more slowly than maps of even ones."""
+    return _STEPS * min(max(rows / _STEPS, 1.0), _MOST) if data.integrator == "rk4" else _STEPS
 
 
 def fit_calibrated(

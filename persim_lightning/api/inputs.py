@@ -68,8 +68,9 @@ def action_array(actions: Any, schema: Schema) -> np.ndarray:
 
     Parameters
     ----------
-    actions : mapping of column to H values, data frame, or array
-        An array must already be encoded.
+    actions : mapping of column to H values or a scalar, data frame, series, or array
+        A series holds the values of the only column, or one step by column. An array must already be encoded; a scalar
+        or a vector (A,) is one step.
     schema : Schema
 
     Raises
@@ -77,7 +78,16 @@ def action_array(actions: Any, schema: Schema) -> np.ndarray:
     PersimError
         If a column is missing, a category is unknown, or a value is not a finite number.
     """
-    if hasattr(actions, "__arrow_c_stream__"):
+    names = [column.name for column in schema.user_actions]
+    if hasattr(actions, "to_frame"):
+        keys = getattr(actions, "index", ())
+        if all(name in keys for name in names):
+            actions = {name: actions[name] for name in names}
+        elif len(names) == 1:
+            actions = {names[0]: actions.to_list()}
+        else:
+            raise ConfigurationError(f"actions: a series must hold one step of {', '.join(names)}")
+    elif hasattr(actions, "__arrow_c_stream__"):
         actions = as_table(actions, "actions")[0].to_pydict()
     if isinstance(actions, Mapping):
         return encode_actions(dict(actions), schema)
@@ -87,7 +97,11 @@ def action_array(actions: Any, schema: Schema) -> np.ndarray:
         raise ConfigurationError("actions: give values by column, or an array of numbers") from error
     if not np.isfinite(encoded).all():
         raise ConfigurationError("actions: every value must be a finite number")
-    return encoded
+    if schema.num_actions is not None:
+        return np.atleast_1d(encoded)
+    if encoded.ndim == 2:
+        return encoded
+    return encoded.reshape(-1, 1) if schema.action_dim == 1 else np.atleast_2d(encoded)
 
 
 def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) -> tuple[int, int]:

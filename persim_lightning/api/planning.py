@@ -26,7 +26,7 @@ def encoded_inputs(inputs: Mapping[str, Sequence[Any]] | None, schema: Schema, h
 
     Parameters
     ----------
-    inputs : mapping of input column to H values, or None
+    inputs : mapping of input column to H values or a scalar, or None
     schema : Schema
     horizon : int
         H.
@@ -50,6 +50,7 @@ def encoded_inputs(inputs: Mapping[str, Sequence[Any]] | None, schema: Schema, h
     missing = [name for name in schema.inputs if name not in given]
     if missing:
         raise ConfigurationError(f"inputs: '{missing[0]}' is missing; give {horizon} values of {list(schema.inputs)}")
+    given = {name: values if np.ndim(values) else [values] * horizon for name, values in given.items()}
     for name, values in given.items():
         if len(values) != horizon:
             raise ConfigurationError(f"inputs: '{name}' has {len(values)} values, but the horizon is {horizon}")

@@ -25,8 +25,9 @@ from persim_lightning.evaluation.filtering import filtered_states
 from persim_lightning.evaluation.intervals import rollout_spread
 from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.planning.objective import Objective, Reward, Termination
+from persim_lightning.planning.objective import Objective, Reward, Termination, tensor_function
 from persim_lightning.planning.planner import Planner
+from persim_lightning.support.precision import single_precision
 from persim_lightning.types import Schema
 
 
@@ -41,6 +42,7 @@ class Questions(ABC):
     calibration : Calibration or None
     """
 
+    @single_precision()
     def __init__(
         self,
         population: FittedPopulation,
@@ -67,6 +69,7 @@ class Questions(ABC):
     def with_history(self, history: Any) -> Questions:
         """Replace recorded rows of agents by recent ones, and adapt to unknown agents in them."""
 
+    @single_precision()
     def rollout(
         self,
         agent: int | str,
@@ -95,6 +98,7 @@ class Questions(ABC):
         encoded = action_array(actions, self.schema)
         return self._predict(agent, state_array(state, self.schema), encoded, level)
 
+    @single_precision()
     def counterfactual(
         self, agent: int | str, t: Any, actions: Any = None, episode: int = 0, level: float | None = None
     ) -> Prediction:
@@ -125,6 +129,7 @@ class Questions(ABC):
             raise ConfigurationError(f"agent {agent}: no actions are recorded after time {t}: give actions")
         return replace(self._predict(agent, recorded[0], encoded, level), recorded=recorded)
 
+    @single_precision()
     def forecast(self, future: Any, history: Any = None, level: float | None = None) -> Any:
         """Predict the states of rows to come, from each agent's last recorded row.
 
@@ -162,7 +167,7 @@ class Questions(ABC):
         ----------
         reward : callable, optional
             (states (..., D), actions (...)|(..., A), next_states (..., D)) -> rewards (...), tensors in raw units; by
-            default those of the table or the environment.
+            default those of the table or the environment. Rewards may be NumPy arrays.
         terminated : callable, optional
             states (..., D) -> (...) bool; by default as learned from the table or as in the environment.
 
@@ -176,8 +181,13 @@ class Questions(ABC):
             if known is None or not known.rewarded:
                 raise ConfigurationError("the table has no rewards: give an objective")
             reward = known.reward
-        return Objective(reward, terminated or (_never if known is None else known.terminated))
+        else:
+            reward = tensor_function(reward)
+        if terminated is not None:
+            return Objective(reward, tensor_function(terminated, torch.bool))
+        return Objective(reward, _never if known is None else known.terminated)
 
+    @single_precision()
     def plan(
         self,
         agent: int | str,

@@ -16,6 +16,7 @@ from persim_lightning.data.tables.user import read_like, user_trajectories
 from persim_lightning.evaluation.fitted_run import FittedRun
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.store.names import PROVENANCE, TRAJECTORIES
+from persim_lightning.support.precision import single_precision
 from persim_lightning.training.outcomes import fit_outcomes
 
 
@@ -55,6 +56,7 @@ class PersonalizedSimulator(Questions):
     """
 
     @classmethod
+    @single_precision()
     def fit(
         cls,
         table: Any,
@@ -99,7 +101,7 @@ class PersonalizedSimulator(Questions):
             Ensemble members M.
         hidden_width : int
         epochs : int, optional
-            By default as many as give 4,000 optimizer steps.
+            By default as many as give 4,000 optimizer steps, up to 8,000 for uneven tables of many rows.
         holdout : float
             Share of every trajectory, at its tail, that is not trained on but calibrates intervals. Long rollouts need
             long tails.
@@ -147,6 +149,7 @@ class PersonalizedSimulator(Questions):
         simulator.outcomes = fit_outcomes(simulator.trajectories, seed)
         return simulator
 
+    @single_precision()
     def with_history(self, history: Any) -> PersonalizedSimulator:
         """Replace recorded rows of agents by recent ones, and adapt to unknown agents in them."""
         rows = read_like(self.schema, history, "history")
@@ -160,6 +163,7 @@ class PersonalizedSimulator(Questions):
         recorded = self.trajectories.restricted(kept).joined(rows) if kept else rows
         return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
 
+    @single_precision()
     def adapt(self, rows: Any = None, covariates: Any = None, known_covariates: Any = None) -> PersonalizedSimulator:
         """Add agents from a few rows of each, from covariates, or from both; nothing is trained.
 
@@ -196,6 +200,7 @@ class PersonalizedSimulator(Questions):
         return [*self.population.save(folder), *save_parts(folder, *parts)]
 
     @classmethod
+    @single_precision()
     def load(cls, folder: str | Path) -> PersonalizedSimulator:
         """Read a folder of :meth:`save` or a run folder of `persim fit`; executes no code.
 

@@ -133,6 +133,27 @@ def pessimistic_mean(values: Tensor, pessimism: float) -> Tensor:
     return mean - pessimism * values.std(0, correction=0) if pessimism else mean
 
 
+def tensor_function(function: Callable[..., Any], dtype: torch.dtype | None = None) -> Callable[..., Tensor]:
+    """Convert what a user's reward or termination returns to tensors.
+
+    Parameters
+    ----------
+    function : callable
+        Its first argument are states (..., D). It may return NumPy arrays of any type, or a last dimension of one.
+    dtype : torch.dtype, optional
+        Type of the result, by default that of the states.
+    """
+
+    def converted(*arguments: Tensor) -> Tensor:
+        states = arguments[0]
+        # NumPy cannot read tensors that require gradients.
+        values = torch.as_tensor(function(*(value.detach() for value in arguments)))
+        values = values.to(states.device, dtype or states.dtype)
+        return values[..., 0] if values.shape == (*states.shape[:-1], 1) else values
+
+    return converted
+
+
 def check_reward(reward: Callable[..., Any], name: str, state: Tensor, action: Tensor) -> None:
     """Call a user's reward on a small batch, so that a mistake shows before anything is planned.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +19,13 @@ from persim_lightning.types import ActionColumn, Schema
 _MAX_CATEGORIES = 100
 
 
-def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: str = "actions") -> np.ndarray:
+def encode_actions(values: Mapping[str, Any], schema: Schema, source: str = "actions") -> np.ndarray:
     """Encode actions from the user's columns.
 
     Parameters
     ----------
-    values : dict of str to sequence
-        Column -> H values.
+    values : dict of str to sequence or scalar
+        Column -> H values, or one for all steps; scalars alone are one step.
     schema : Schema
     source : str
         Name of the actions in error messages.
@@ -42,8 +43,11 @@ def encode_actions(values: dict[str, Sequence[object]], schema: Schema, source: 
     missing = [name for name in names if name not in values]
     if missing:
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}")
+    lengths = [len(values[name]) for name in names if np.ndim(values[name])]
+    steps = lengths[0] if lengths else 1
+    columns = {name: values[name] if np.ndim(values[name]) else [values[name]] * steps for name in names}
     try:
-        table = plain_types(pa.table({name: pa.array(values[name]) for name in names}))
+        table = plain_types(pa.table({name: pa.array(column) for name, column in columns.items()}))
     except (pa.ArrowException, ValueError) as error:
         raise TableError(f"{source}: not a table of actions ({str(error).splitlines()[0]})") from error
     encoded = encode_columns(table, schema.user_actions, source, np.zeros(table.num_rows, dtype=bool))

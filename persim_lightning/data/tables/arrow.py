@@ -9,18 +9,23 @@ from persim_lightning.errors import TableError
 
 
 def plain_types(table: pa.Table) -> pa.Table:
-    """Convert categories to their values, kinds of strings to plain strings, and decimals to float64."""
+    """Convert all columns by :func:`plain_column`."""
     for index, column in enumerate(table.columns):
-        kind = column.type
-        if pa.types.is_dictionary(kind):
-            column = _decode(column)
-        if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
-            column = column.cast(pa.string())
-        elif pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
-            column = column.cast(pa.float64(), safe=False)
-        if column.type != kind:
-            table = table.set_column(index, table.column_names[index], column)
+        plain = plain_column(column)
+        if plain.type != column.type:
+            table = table.set_column(index, table.column_names[index], plain)
     return table
+
+
+def plain_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert categories to their values, kinds of strings to plain strings, and decimals to float64."""
+    if pa.types.is_dictionary(column.type):
+        column = _decode(column)
+    if pa.types.is_string_view(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.string())
+    if pa.types.is_decimal(column.type) or pa.types.is_float16(column.type):
+        return column.cast(pa.float64(), safe=False)
+    return column
 
 
 def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -72,6 +77,7 @@ def id_column(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArra
     TableError
         If ids are numbers that are not integers.
     """
+    column = plain_column(column)
     kind = column.type
     if pa.types.is_integer(kind):
         try:
