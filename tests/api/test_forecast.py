@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas
 import polars
 import pyarrow as pa
 import pytest
+import torch
 
 from persim_lightning import PersonalizedSimulator
 from persim_lightning.cli import forecast
+from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.tables.sources import read_table, write_table
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
 from tests.tanks import ROLES, level_after, tanks
@@ -148,19 +152,25 @@ def test_levels_outside_of_the_calibrated_ones_are_refused(simulator):
         simulator.forecast(asked, level=0.9)
 
 
-def test_forecasts_of_a_regular_table_are_rollouts(dialed):
+@pytest.mark.parametrize("known", [True, False])
+def test_forecasts_of_a_regular_table_are_rollouts(dialed, known):
     """From the last recorded state, with the last recorded action before those of the table to come."""
     recorded, schema = dialed.trajectories, dialed.schema
-    agent = dialed.agents[4]
-    row = int(recorded.offsets[1:][recorded.agent == 4][-1]) - 1
+    agent, number = dialed.agents[4], int((recorded.agent == 4).nonzero()[-1])
+    final = decode_actions(recorded.final_action[[number]].numpy(), schema)
+    first = {name: values[0] for name, values in final.items()}
+    if not known:
+        # Without a recorded last action, the first one of the future acts from there on.
+        recorded = replace(recorded, final_action=torch.full_like(recorded.final_action, torch.nan))
+        dialed = PersonalizedSimulator(dialed.population, recorded, None, dialed.calibration)
+        first = {"heater": 0.3, "mode": "eco"}
+    row = int(recorded.offsets[number + 1]) - 1
     last_time = float(recorded.row_time()[row])
     acts = {"heater": [0.3, 0.8, 0.1], "mode": ["eco", "max", "eco"]}
     columns = {schema.agent: [agent] * 3, schema.time: [last_time + step for step in (1, 2, 3)]}
     answer = dialed.forecast({**columns, **acts}, level=0.9)
-    # The last action was recorded as empty, so the first one of the future acts from there on.
-    rolled = dialed.rollout(
-        agent, recorded.state[row].numpy(), {"heater": [0.3, 0.3, 0.8], "mode": ["eco", "eco", "max"]}, level=0.9
-    )
+    acts = {"heater": [first["heater"], 0.3, 0.8], "mode": [first["mode"], "eco", "max"]}
+    rolled = dialed.rollout(agent, recorded.state[row].numpy(), acts, level=0.9)
     name = schema.state[0]
     np.testing.assert_allclose(answer[name].to_numpy(), rolled.mean[1:, 0], rtol=1e-5)
     np.testing.assert_allclose(answer[f"{name}_high"].to_numpy(), rolled.interval[1][1:, 0], rtol=1e-3)

@@ -125,13 +125,13 @@ def test_adapting_to_the_rows_that_an_agent_was_fitted_on_gives_its_factor(simul
     """One posterior: fit, adaptation and intervals agree."""
     table = patients(30, 60)
     rows = [row for row, name in enumerate(table["patient"]) if name == "p7"]
-    # Without the held-out tail: the last tenth of 59 transitions.
-    kept = {name: [values[row] for row in rows[: 60 - 5]] for name, values in table.items()}
-    kept["patient"] = ["twin"] * 55
+    # Held-out rows included, once they have calibrated the intervals.
+    kept = {name: [values[row] for row in rows] for name, values in table.items()}
+    kept["patient"] = ["twin"] * 60
     factors = simulator.adapt(kept).population.simulator.agent_encoder.table().detach()
     index = simulator.population.index(["p7"])
     torch.testing.assert_close(factors[:, 30], factors[:, int(index)], rtol=2e-3, atol=2e-4)
-    posterior = agent_posterior(simulator.population, simulator.trajectories, index, tail=0.1)
+    posterior = agent_posterior(simulator.population, simulator.trajectories, index)
     torch.testing.assert_close(posterior.mean[:, 0].float(), factors[:, int(index)], rtol=2e-3, atol=2e-4)
 
 
@@ -167,8 +167,21 @@ def test_a_new_agent_from_covariates_and_from_both(simulator):
     ):
         with pytest.raises(ConfigurationError, match=message):
             simulator.adapt(**bad)
-    with pytest.raises(TableError, match="column 'speed', agent y: empty"):
-        simulator.adapt(covariates={**new, "speed": [1.0, None]}, known_covariates=known)
+    with pytest.raises(TableError, match="column 'speed', agent y: infinite"):
+        simulator.adapt(covariates={**new, "speed": [1.0, np.inf]}, known_covariates=known)
+    with pytest.raises(TableError, match="known_covariates: column 'patient': agent p0 is listed twice"):
+        simulator.adapt(covariates=new, known_covariates={name: [*values, values[0]] for name, values in known.items()})
+
+
+def test_empty_cells_of_covariate_tables_are_means_and_unnamed_columns_are_none(simulator):
+    known = {"patient": [f"p{agent}" for agent in range(30)], "speed": [0.01 * agent for agent in range(30)]}
+    known["speed"][4] = None
+    mean = np.mean([speed for speed in known["speed"] if speed is not None])
+    asked = {"dose": [0.2] * 5, "drug": ["strong"] * 5}
+    new = {"patient": ["x", "y"], "speed": [None, mean], "Unnamed: 0": [0, 1]}
+    told = simulator.adapt(covariates=new, known_covariates=known)
+    x, y = (told.rollout(label, [1.2, 7.0], asked).mean for label in "xy")
+    np.testing.assert_allclose(x, y, rtol=1e-5)
 
 
 def test_saved_is_what_is_loaded(simulator, tmp_path):
@@ -283,11 +296,51 @@ def test_rows_that_stand_close_together_are_told_apart_and_a_column_may_be_calle
         assert simulator.counterfactual("p0", 0.001).recorded[0, 0] == pytest.approx(table["clock"][5])
 
 
-def test_actions_may_come_as_a_data_frame(simulator):
+def test_actions_may_come_as_data_frames_series_and_scalars(simulator, switched):
     pandas = pytest.importorskip("pandas")
     asked = {"dose": [0.1, 0.2], "drug": ["weak", "none"]}
     one, other = (simulator.rollout("p2", [1.0, 7.0], given) for given in (asked, pandas.DataFrame(asked)))
     np.testing.assert_array_equal(one.members, other.members)
+    step = {"dose": 0.1, "drug": "weak"}
+    for given in (step, pandas.Series(step), {"dose": [0.1], "drug": "weak"}, np.array([0.1, 0.0, 0.0, 1.0])):
+        np.testing.assert_array_equal(simulator.rollout("p2", [1.0, 7.0], given).members, one.members[:, :2])
+    with pytest.raises(ConfigurationError, match="a series must hold one step of dose, drug"):
+        simulator.rollout("p2", [1.0, 7.0], pandas.Series([0.1, 0.2]))
+    agent = switched.agents[0]
+    heated = [switched.rollout(agent, [18.0], given) for given in ({"heater": ["on"]}, pandas.Series(["on"]), 1)]
+    for other in heated[1:]:
+        np.testing.assert_array_equal(other.members, heated[0].members)
+
+
+def test_objectives_may_return_arrays_of_any_type(simulator):
+    def goal(states, actions, after):
+        return -(after[..., 0] - 1).abs()
+
+    usual = simulator.plan("p2", [1.2, 7.0], objective=goal, horizon=3)
+    for other in (
+        lambda s, a, after: goal(s, a, after).numpy(),
+        lambda s, a, after: goal(s, a, after).double(),
+        lambda s, a, after: goal(s, a, after)[..., None],
+    ):
+        planned = simulator.plan("p2", [1.2, 7.0], objective=other, horizon=3)
+        assert (planned.actions, planned.value) == (usual.actions, usual.value)
+    counted = simulator.plan("p2", [1.2, 7.0], objective=lambda s, a, after: after[..., 0] > 0, horizon=3)
+    assert counted.value == 3
+
+
+def test_the_default_type_of_tensors_does_not_matter(simulator):
+    asked = "p2", [1.2, 7.0], {"dose": [0.1], "drug": ["weak"]}
+    usual = simulator.rollout(*asked, level=0.9), simulator.plan("p2", [1.2, 7.0], horizon=3).value
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = load_fixture("patients")
+        other = again.rollout(*asked, level=0.9), again.plan("p2", [1.2, 7.0], horizon=3).value
+        fitted = PersonalizedSimulator.fit(patients(4, 8), **ROLES, rank=2, epochs=2, progress=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(usual[0].interval, other[0].interval)
+    assert usual[1] == other[1]
+    assert fitted.population.simulator.delta_rms.dtype == torch.float32
 
 
 def test_examples_in_docstrings_run():

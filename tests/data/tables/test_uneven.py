@@ -12,7 +12,7 @@ import torch
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.times import MAX_DURATION, base_step
 from persim_lightning.data.tables.user import read_like, user_trajectories
-from persim_lightning.errors import ConfigurationError, TableError
+from persim_lightning.errors import ConfigurationError, PersimWarning, TableError
 
 
 def read(values, action=(), **options):
@@ -37,7 +37,8 @@ def test_differences_that_round_to_the_step_are_one():
 
 def test_the_base_step_of_uneven_times():
     assert base_step(np.array([1.0, 1, 1, 3, 7])) == 1
-    assert base_step(np.array([1.0, 2, 3, 4, 5])) == 3
+    assert base_step(np.array([1.0, 2, 3, 4, 9])) == 3
+    assert base_step(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(5, rel=0.01)
     # An eighth of the largest differences, so that no row needs more than about eight sub-steps.
     assert base_step(np.array([1.0, 2, 3, 80])) == pytest.approx(np.quantile([1.0, 2, 3, 80], 0.99) / 8)
 
@@ -86,6 +87,13 @@ def test_errors_name_rows_of_the_users_table_after_rows_were_merged():
     values["x"] = [None, 5.0, float("inf"), 7.0]
     with pytest.raises(TableError, match="column 'x', agent a, row 2: infinite"):
         read(values, ["dose"])
+
+
+def test_warnings_name_rows_of_the_users_table_after_rows_were_merged():
+    values = table([0.0, 0.0, 1.0, 2.0, 3.0], dial=[3.0, None, 1.0, None, 1.0])
+    values["x"] = [None, 5.0, 6.0, 7.0, 8.0]
+    with pytest.warns(PersimWarning, match="column 'dial', agent a, row 3: empty, so the step to the next row is left"):
+        read(values, ["dial"], events=[])
 
 
 def test_missing_states_are_marked_and_carried_forward():
