@@ -39,22 +39,26 @@ def chain_rows(trajectories: Trajectories, rows: Tensor) -> tuple[Tensor, Tensor
     """
     observed = trajectories.observed_mask().numpy()
     offsets = trajectories.offsets.numpy()
+    complete = np.append(np.where(observed.all(1), np.arange(len(observed)), len(observed)), len(observed))
+    next_complete = np.minimum.accumulate(complete[::-1])[::-1]
+    # Rows up to each one in which something is observed.
+    seen = np.r_[0, observed.any(1).cumsum()]
     wanted = np.zeros(len(observed), dtype=bool)
     wanted[rows.numpy()] = True
     starts: list[int] = []
     lengths: list[int] = []
-    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        inside = np.flatnonzero(wanted[begin:end])
+    for begin, after in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        inside = np.flatnonzero(wanted[begin:after])
         if not len(inside):
             continue
         stop = begin + int(inside[-1]) + 1
-        start = max(begin + int(inside[0]), _first_known(observed[begin:end]) + begin)
+        start = max(begin + int(inside[0]), _first_known(observed[begin:after]) + begin)
         while start < stop:
-            length = _length(observed, start, min(stop, start + _MAX_ROWS))
-            if observed[start + 1 : start + length + 1].any():
+            end = min(int(next_complete[start + 1]), stop, start + _MAX_ROWS)
+            if seen[end + 1] > seen[start + 1]:
                 starts.append(start)
-                lengths.append(length)
-            start += length
+                lengths.append(end - start)
+            start = end
     return torch.tensor(starts, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)
 
 
@@ -65,12 +69,6 @@ def _first_known(observed: NDArray[np.bool_]) -> int:
         return int(complete[0])
     seen = observed.any(0)
     return int(observed[:, seen].argmax(0).max()) if seen.any() else 0
-
-
-def _length(observed: NDArray[np.bool_], start: int, stop: int) -> int:
-    """Steps from a row to the next complete one, or to `stop`."""
-    complete = np.flatnonzero(observed[start + 1 : stop + 1].sum(1) == observed.shape[1])
-    return int(complete[0]) + 1 if len(complete) else stop - start
 
 
 def sample_batches(

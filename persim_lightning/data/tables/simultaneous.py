@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from persim_lightning.data.tables.arrow import set_column
 from persim_lightning.data.tables.checks import check_rows, is_number
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.times import sort_rows
@@ -44,11 +45,8 @@ def merge_simultaneous(
     same = continues & (np.diff(time[order]) == 0)
     if not same.any():
         return table, np.arange(table.num_rows)
-    group = np.cumsum(np.r_[True, ~same]) - 1
-    first = order[np.flatnonzero(np.r_[True, ~same])]
-    repeated = np.flatnonzero(np.bincount(group) > 1)
-    members = {index: order[group == index] for index in repeated.tolist()}
-    merged = {}
+    starts = np.flatnonzero(np.r_[True, ~same])
+    groups = [rows for rows in np.split(order, starts[1:]) if len(rows) > 1]
     for name in table.column_names:
         if name in (columns.agent, columns.time, columns.episode):
             continue
@@ -56,15 +54,12 @@ def merge_simultaneous(
         adds = name in events
         number = is_number(table[name].type) and name in columns.acting and name not in columns.categorical
         bad = np.zeros(table.num_rows, dtype=bool)
-        for index, rows in members.items():
-            value, valid = _combine([values[row] for row in rows.tolist()], adds, number)
-            values[first[index]] = value
+        for rows in groups:
+            values[rows[0]], valid = _combine([values[row] for row in rows.tolist()], adds, number)
             bad[rows[-1]] |= not valid
         check_rows(source, name, bad, "the agent has two rows with this time and different values", None, agents)
-        merged[name] = pa.chunked_array([pa.array(values, table[name].type)])
-    for name, column in merged.items():
-        table = table.set_column(table.column_names.index(name), name, column)
-    kept = np.sort(first)
+        table = set_column(table, name, pa.chunked_array([pa.array(values, table[name].type)]))
+    kept = np.sort(order[starts])
     return table.take(kept), kept
 
 
