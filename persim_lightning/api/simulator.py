@@ -103,8 +103,8 @@ class PersonalizedSimulator(Questions):
         epochs : int, optional
             By default as many as give 4,000 optimizer steps, up to 8,000 for uneven tables of many rows.
         holdout : float
-            Share of every trajectory, at its tail, that is not trained on but calibrates intervals. Long rollouts need
-            long tails.
+            Share of every trajectory, at its tail, that the encoders are not trained on but that calibrates intervals.
+            Agents' factors are computed from all rows in the end. Long rollouts need long tails.
         seed : int
             The same seed gives the same simulator.
         progress : bool
