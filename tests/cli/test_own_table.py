@@ -179,3 +179,14 @@ def test_roles_of_columns_in_options(tmp_path, monkeypatch, capsys):
     future = {"who": [3, 3], "hour": [20.0, 21.5], "dial": [1.0, 1.0], "weather": ["wet", "dry"]}
     answer = simulator.forecast(future, level=0.9)
     assert min(answer["level_low"].to_pylist()) >= 0
+
+
+def test_short_trajectories_have_intervals(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_table(pa.table(patients(12, 6)), tmp_path / "short.csv")
+    config = ["--config", str(ROOT / "conf/table.yaml"), "--run_dir", "run", "--wandb", "disabled"]
+    quick = ["--trainer.max_epochs", "3", "--model.hidden_width", "8", "--model.members", "2", "--model.rank", "2"]
+    fit.main([*config, "--data.path", "short.csv", *COLUMNS, *quick])
+    assert "a second fit, without the last 34% of each, calibrates" in capsys.readouterr().out
+    simulator = PersonalizedSimulator.load("run")
+    assert simulator.rollout("p1", [1.0], {"dose": 0.1, "drug": "weak"}, level=0.9).half_width[1, 0] > 0
