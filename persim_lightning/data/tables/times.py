@@ -19,8 +19,8 @@ _TOLERANCE = 1e-3
 _REGULAR_SHARE = 0.5
 # The base step of an irregular table is at least this share of its largest differences, which bounds sub-steps.
 _LARGEST_SHARE = 1 / 8
-# Differences of at most so many medians are alike enough for one sub-step each.
-_NARROW = 2.0
+# Largest difference, in medians, up to which times are jittered around a step, and up to which one sub-step suffices.
+_JITTERED, _NARROW = 1.5, 2.0
 # A gap of more base steps is not learned from: a new trajectory starts after it.
 MAX_DURATION = 16.0
 
@@ -267,9 +267,9 @@ def is_uneven(table: pa.Table, columns: TableColumns, source: str, time: np.ndar
 def base_step(differences: np.ndarray) -> float:
     """Choose the base step from positive time differences.
 
-    The most common difference of a regular table, which may have gaps; otherwise the largest differences, so that a
-    step between rows needs one sub-step. If those are more than twice the median, the median, or an eighth of the
-    largest if that is longer, so that no step needs many sub-steps.
+    The most common difference of a regular table, which may have gaps, and the median of a jittered one. In other
+    irregular tables the largest differences, so that a step between rows needs one sub-step; if those are more than
+    twice the median, the median, or an eighth of the largest if that is longer, so that no step needs many sub-steps.
     """
     rounded = np.array([float(f"{value:.6g}") for value in np.unique(differences)])
     values, inverse = np.unique(rounded, return_inverse=True)
@@ -277,4 +277,6 @@ def base_step(differences: np.ndarray) -> float:
     if counts.max() >= _REGULAR_SHARE * len(differences):
         return float(values[counts.argmax()])
     median, largest = np.median(differences), np.quantile(differences, 0.99)
-    return float(largest if largest <= _NARROW * median else max(median, _LARGEST_SHARE * largest))
+    if _JITTERED * median < largest <= _NARROW * median:
+        return float(largest)
+    return float(max(median, _LARGEST_SHARE * largest))

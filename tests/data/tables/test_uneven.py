@@ -39,6 +39,8 @@ def test_the_base_step_of_uneven_times():
     assert base_step(np.array([1.0, 1, 1, 3, 7])) == 1
     assert base_step(np.array([1.0, 2, 3, 4, 9])) == 3
     assert base_step(np.array([1.0, 2, 3, 4, 5])) == pytest.approx(5, rel=0.01)
+    # Jitter around a step of 5.
+    assert base_step(np.array([4.0, 4.2, 4.9, 5, 5.3, 6, 6.8])) == 5
     # An eighth of the largest differences, so that no row needs more than about eight sub-steps.
     assert base_step(np.array([1.0, 2, 3, 80])) == pytest.approx(np.quantile([1.0, 2, 3, 80], 0.99) / 8)
 
