@@ -12,6 +12,7 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
+from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_by_second_fit
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
@@ -70,6 +71,8 @@ def fit_calibrated(
     Agents' factors are then computed from all rows. If no trajectory is long enough for `holdout`, the simulators are
     fitted on all rows, and a second fit calibrates the intervals. Parameters are those of :func:`fit_population`.
     """
+    if not 0 <= holdout < 1:
+        raise ConfigurationError(f"holdout {holdout} is not in [0, 1)")
     population = fit_population(trajectories, holdout, epochs, seed, progress, **model)
     calibration = calibrate_and_refit(population, trajectories, holdout)
     if calibration is None:

@@ -47,6 +47,7 @@ def state_array(state: State, schema: Schema) -> np.ndarray:
         # A pandas Series goes by its names, not by its order.
         state = state.to_dict()
     if isinstance(state, Mapping):
+        state = {str(name): value for name, value in state.items()}
         missing = [name for name in schema.state if name not in state]
         if missing:
             raise ConfigurationError(f"state: '{missing[0]}' is missing; give {', '.join(schema.state)}")

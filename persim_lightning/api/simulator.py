@@ -141,7 +141,7 @@ class PersonalizedSimulator(Questions):
             step=step,
             gaps=gaps,
         )
-        source, name = as_table(table, ids=(agent, *(() if episode is None else (episode,))))
+        source, name = as_table(table, ids=columns.ids)
         trajectories = user_trajectories(source, columns, name)
         sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}
         fitted = fit_calibrated(trajectories, holdout, epochs, seed, progress, **sizes, **model)

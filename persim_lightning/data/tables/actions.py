@@ -40,6 +40,7 @@ def encode_actions(values: Mapping[str, Any], schema: Schema, source: str = "act
         If a column is missing, a category is unknown, or a quantity is not a finite number.
     """
     names = [column.name for column in schema.user_actions]
+    values = {str(name): column for name, column in values.items()}
     missing = [name for name in names if name not in values]
     if missing:
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}")

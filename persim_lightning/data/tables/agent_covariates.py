@@ -29,6 +29,8 @@ def infer_covariates(table: pa.Table, columns: TableColumns, source: str) -> tup
     inferred = []
     for name in columns.covariates:
         column = numeric_text(table[name])
+        if column.null_count == len(column):
+            raise TableError(f"{source}: covariate '{name}' is empty")
         if is_number(column.type):
             inferred.append(ActionColumn(name, None))
             continue
@@ -102,10 +104,15 @@ def encode_covariates(
 
 
 def warn_of_constant_actions(table: pa.Table, columns: TableColumns, source: str) -> None:
-    """Warn of action columns that never change within an agent though they differ between agents."""
+    """Warn of action columns that never change, or that differ between agents but not within one."""
     for name in columns.action:
         pairs = pa.table({"agent": table[columns.agent], "value": table[name]}).drop_null()
         if len(pc.unique(pairs["value"])) < 2:
+            warnings.warn(
+                f"{source}: action column '{name}' never changes, so its effect cannot be learned: leave it out",
+                PersimWarning,
+                stacklevel=3,
+            )
             continue
         groups = pairs.group_by("agent").aggregate([("value", "count_distinct"), ("value", "count")])
         if pc.max(groups["value_count_distinct"]).as_py() == 1 and pc.max(groups["value_count"]).as_py() > 1:

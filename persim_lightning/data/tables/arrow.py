@@ -33,10 +33,21 @@ def _decode(column: pa.ChunkedArray) -> pa.ChunkedArray:
     chunks = []
     for chunk in column.chunks:
         kind = chunk.dictionary.type
-        text = not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind))
-        values = pa.array(chunk.dictionary.to_pylist(), pa.string() if text else kind)
+        values = chunk.dictionary
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            texts = [None if value is None else _category_text(value, kind) for value in values.to_pylist()]
+            values = pa.array(texts, pa.string())
         chunks.append(values.take(chunk.indices))
     return pa.chunked_array(chunks)
+
+
+def _category_text(value: object, kind: pa.DataType) -> str:
+    """Text of a category; intervals of pandas as pandas prints them."""
+    if isinstance(value, dict) and set(value) == {"left", "right"}:
+        closed = getattr(kind, "closed", "right")
+        left, right = "[" if closed in ("left", "both") else "(", "]" if closed in ("right", "both") else ")"
+        return f"{left}{value['left']}, {value['right']}{right}"
+    return str(value)
 
 
 # Texts that stand for an empty cell in a column of numbers (in any case), and in one of categories.
@@ -85,7 +96,7 @@ def id_column(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArra
         except pa.ArrowInvalid:
             return column.cast(pa.string())
     if pa.types.is_string(kind):
-        return column
+        return pc.if_else(pc.equal(pc.utf8_trim_whitespace(column), ""), None, column)
     if pa.types.is_floating(kind):
         # pandas reads integers as floating-point numbers if a cell is empty.
         values = pc.if_else(pc.is_nan(column), None, column)

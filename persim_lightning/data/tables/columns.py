@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -77,6 +78,7 @@ class TableColumns:
         for role in ("state", "action", "inputs", "categorical", "covariates"):
             if isinstance(getattr(self, role), str):
                 raise ConfigurationError(f"columns.{role} must be a list of columns")
+        self._name_columns_by_text()
         if not self.state:
             raise ConfigurationError("columns.state must list at least one column")
         for role in ("categorical", "events", "fill"):
@@ -86,6 +88,8 @@ class TableColumns:
         for name, pair in self.bounds.items():
             if name not in self.state:
                 raise ConfigurationError(f"columns.bounds: '{name}' is not among the state columns")
+            if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+                raise ConfigurationError(f"columns.bounds: give '{name}' a lower and an upper limit, such as [0, null]")
             low, high = pair
             if low is not None and high is not None and not low < high:
                 raise ConfigurationError(f"columns.bounds: the limits of '{name}' are not ascending: {low}, {high}")
@@ -97,6 +101,24 @@ class TableColumns:
         duplicate = sorted({name for name in used if used.count(name) > 1})
         if duplicate:
             raise ConfigurationError(f"columns: '{duplicate[0]}' is named twice; a column can have only one meaning")
+
+    def _name_columns_by_text(self) -> None:
+        """Convert names that are numbers, as headers of data frames may be."""
+        for role in ("state", "action", "inputs", "categorical", "covariates", "events"):
+            names = getattr(self, role)
+            if names is not None:
+                object.__setattr__(self, role, [str(name) for name in names])
+        for role in ("fill", "bounds"):
+            object.__setattr__(self, role, {str(name): value for name, value in getattr(self, role).items()})
+        for role in ("agent", "time", "episode", "reward", "terminated"):
+            name = getattr(self, role)
+            if name is not None:
+                object.__setattr__(self, role, str(name))
+
+    @property
+    def ids(self) -> list[str]:
+        """Columns of ids."""
+        return [self.agent] if self.episode is None else [self.agent, self.episode]
 
     @property
     def acting(self) -> list[str]:

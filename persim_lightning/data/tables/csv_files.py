@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = (",", ";", "\t", "|")
 _DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 _PLAIN_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 # Lines from which separators are found.
@@ -39,7 +39,7 @@ def read_csv(path: Path, ids: Sequence[str] = ()) -> pa.Table:
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         # Every byte is a character of Latin-1.
         text = data.decode("latin-1")

@@ -92,7 +92,9 @@ def as_table(source: Any, name: str = "table", ids: Sequence[str] = ()) -> tuple
 
             table = minari_table(source, name)
         elif isinstance(source, Mapping):
-            table = pa.table(dict(source))
+            table = pa.table({str(label): values for label, values in source.items()})
+        elif _is_pandas(source) and hasattr(source, "columns"):
+            table = _pandas_table(source)
         elif hasattr(source, "__arrow_c_stream__"):
             table = pa.table(source)
         else:
@@ -109,12 +111,27 @@ def as_table(source: Any, name: str = "table", ids: Sequence[str] = ()) -> tuple
     return table.drop_columns([label for label in table.column_names if _INDEX.fullmatch(label)]), name
 
 
+def _is_pandas(source: Any) -> bool:
+    return type(source).__module__.partition(".")[0] == "pandas"
+
+
+def _pandas_table(frame: Any) -> pa.Table:
+    """Convert a pandas data frame; its labels may be numbers, and those of columns that nobody uses may repeat."""
+    if frame.columns.nlevels > 1:
+        return pa.table(frame)
+    if frame.columns.is_unique:
+        return pa.table(frame.rename(columns=str))
+    if frame.index.name is not None:
+        frame = frame.reset_index()
+    columns = [pa.array(frame.iloc[:, index]) for index in range(frame.shape[1])]
+    return pa.Table.from_arrays(columns, [str(label) for label in frame.columns])
+
+
 def like(source: Any, table: pa.Table) -> Any:
     """Convert a table to the kind of `source`: a pandas or polars data frame; an Arrow table for all others."""
-    kind = type(source).__module__.partition(".")[0]
-    if kind == "pandas":
+    if _is_pandas(source):
         return table.to_pandas()
-    if kind == "polars":
+    if type(source).__module__.partition(".")[0] == "polars":
         import polars  # the user has it
 
         return polars.from_arrow(table)

@@ -21,15 +21,19 @@ _REGULAR_SHARE = 0.5
 _LARGEST_SHARE = 1 / 8
 # Largest difference, in medians, up to which times are jittered around a step, and up to which one sub-step suffices.
 _JITTERED, _NARROW = 1.5, 2.0
+# Base steps between rows, or their inverse, above which a given step must be a mistake.
+_FARTHEST = 1000.0
 # A gap of more base steps is not learned from: a new trajectory starts after it.
 MAX_DURATION = 16.0
 
 
 def _parsed_dates(column: pa.ChunkedArray, name: str, source: str) -> pa.ChunkedArray:
-    """Parse texts as numbers, ISO dates with or without a time zone, or dates such as 31.12.2024."""
+    """Parse texts as numbers, ISO dates with or without a time zone, or dates such as 31.12.2024 and 2024-12."""
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         with contextlib.suppress(pa.ArrowInvalid):
             return column.cast(kind)
+    with contextlib.suppress(pa.ArrowInvalid):
+        return pc.strptime(column, format="%Y-%m", unit="us")
     try:
         return pc.strptime(column, format="%d.%m.%Y", unit="us")
     except pa.ArrowInvalid as error:
@@ -91,6 +95,8 @@ def row_times(column: pa.ChunkedArray, name: str, source: str) -> np.ndarray:
         column = _parsed_dates(column, name, source)
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
+    if pa.types.is_duration(column.type):
+        return column.cast(pa.duration("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy() / 1e6
     check_type(source, name, column.type, is_number(column.type), "numbers or dates")
@@ -216,7 +222,8 @@ def count_steps(
     Raises
     ------
     TableError
-        If an id is empty, or rows are not one step apart and `columns.gaps` is 'error'.
+        If an id is empty, the given step is far from the time between rows, or rows are not one step apart and
+        `columns.gaps` is 'error'.
     """
     order, continues, agents = sort_rows(table, columns, source, time)
     difference = np.diff(time[order])
@@ -225,6 +232,9 @@ def count_steps(
     else:
         length = float(columns.step or base_step(difference[continues]))
         duration = difference / length
+        usual = float(np.median(difference[continues]))
+        if not 1 / _FARTHEST <= usual / length <= _FARTHEST:
+            raise TableError(f"{source}: step {length:g} does not fit rows that are usually {usual:g} apart")
         whole = np.maximum(duration.round(), 1.0)
         duration = np.where(np.abs(duration - whole) <= _TOLERANCE * whole, whole, duration)
     gap = continues & (duration != 1)

@@ -20,7 +20,7 @@ from persim_lightning.data.tables.agent_covariates import (
 )
 from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column, without_empty_texts
 from persim_lightning.data.tables.canonical import trajectories_from_table, unused_name
-from persim_lightning.data.tables.checks import check_rows, check_type, derived_from, is_number
+from persim_lightning.data.tables.checks import check_rows, check_type, derived_from, describe_rows, is_number
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.events import find_events, spread_events
 from persim_lightning.data.tables.filling import fill_actions, warn_of_empty_actions
@@ -33,8 +33,9 @@ from persim_lightning.types import ActionColumn, Schema
 
 # Larger numbers overflow in single precision once they are squared.
 _LARGEST = 1e18
-# Relative rounding error of float32, and the share of a state's spread from which rounding is noticed.
-_RESOLUTION, _NOTICEABLE = 2.0**-24, 1e-4
+# Inverse relative rounding errors of float32 and float64; the share of a state's spread from which rounding is noticed,
+# and at which too little is left of it.
+_SINGLE_DIGITS, _DOUBLE_DIGITS, _NOTICEABLE, _LOST = 2.0**24, 2.0**53, 1e-4, 100.0
 
 
 def read_like(schema: Schema, source: Any, name: str = "table") -> Trajectories:
@@ -120,7 +121,9 @@ def user_trajectories(
         raise TableError(f"{source}: there are several columns '{repeated[0]}'")
     table = _canonical_types(plain_types(table.select(columns.used)), columns, source)
     seconds = row_times(table[columns.time], columns.time, source)
-    clock = calendar_clock(table[columns.time], seconds, None if fitted is None else fitted.calendar)
+    # A given step is in seconds.
+    calendar = fitted.calendar if fitted is not None else "" if isinstance(columns.step, int | float) else None
+    clock = calendar_clock(table[columns.time], seconds, calendar)
     table = clean_actions(table, columns, source)
     events = find_events(table, columns, is_uneven(table, columns, source, clock.time))
     table, kept = merge_simultaneous(table, columns, events, clock.time, source)
@@ -172,10 +175,11 @@ def _merged_trajectories(
         events=events,
         covariates=infer_covariates(table, columns, source),
         bounds={name: (low, high) for name, (low, high) in columns.bounds.items()},
-        double=any(_rounds(table, columns.agent, name) for name in columns.state),
+        double=_needs_double(table, columns, source),
     )
     if fitted is None:
         warn_of_constant_actions(table, columns, source)
+        _warn_of_states_outside(table, columns, source)
         _warn_of_single_rows(table, columns, source, last)
     canonical = {schema.agent: table[columns.agent], schema.time: pa.array(steps.time)}
     canonical |= {name: table[name] for name in schema.state} | encoded
@@ -198,10 +202,9 @@ def _merged_trajectories(
 
 def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.Table:
     """Convert every column to the type of its role: ids, numbers where all cells are, texts without empty ones."""
-    ids = [columns.agent] if columns.episode is None else [columns.agent, columns.episode]
     for name in columns.used:
         column = table[name]
-        if name in ids:
+        if name in columns.ids:
             column = id_column(column, name, source)
         elif name in columns.state or (name in columns.acting and name not in columns.categorical):
             column = numeric_text(column)
@@ -215,16 +218,54 @@ def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.
     return table
 
 
-def _rounds(table: pa.Table, agent: str, state: str) -> bool:
-    """Whether float32 would round a state noticeably, beside its usual standard deviation within an agent."""
-    if not is_number(table[state].type):
-        return False
-    values = table[state].cast(pa.float64(), safe=False)
-    pairs = pa.table({"agent": table[agent], "value": pc.if_else(pc.is_finite(values), values, None)})
+def _needs_double(table: pa.Table, columns: TableColumns, source: str) -> bool:
+    """Whether float32 would round the changes of a state noticeably.
+
+    Raises
+    ------
+    TableError
+        If float64 would round a state, or float32 an action or input, so much that little is left of its differences.
+    """
+    precise = {name: _digits_needed(table, columns.agent, name) for name in (*columns.state, *columns.acting)}
+    for name, needed in precise.items():
+        if needed > (_DOUBLE_DIGITS if name in columns.state else _SINGLE_DIGITS) / _LOST:
+            raise TableError(
+                f"{source}: column '{name}' has values that are too large beside their differences: subtract an offset"
+            )
+    return any(precise[name] > _SINGLE_DIGITS * _NOTICEABLE for name in columns.state)
+
+
+def _digits_needed(table: pa.Table, agent: str, name: str) -> float:
+    """Largest number of a column over its usual standard deviation within an agent; 0 for other columns."""
+    if not is_number(table[name].type):
+        return 0.0
+    column = table[name]
+    values = column.cast(pa.float64(), safe=False)
+    # Differences of integers are exact, even where float64 would round the integers themselves.
+    shifted = pc.subtract(column, pc.min(column)).cast(pa.float64()) if pa.types.is_integer(column.type) else values
+    pairs = pa.table({"agent": table[agent], "value": pc.if_else(pc.is_finite(values), shifted, None)})
     spread = pairs.group_by("agent").aggregate([("value", "stddev")])["value_stddev"].to_numpy()
     spread = spread[spread > 0]
-    largest = pc.max(pc.abs(pairs["value"])).as_py()
-    return len(spread) > 0 and largest * _RESOLUTION > _NOTICEABLE * float(np.median(spread))
+    if not len(spread):
+        return 0.0
+    largest = pc.max(pc.abs(pc.if_else(pc.is_finite(values), values, None))).as_py()
+    return float(largest / np.median(spread))
+
+
+def _warn_of_states_outside(table: pa.Table, columns: TableColumns, source: str) -> None:
+    """Warn of recorded states outside their bounds, which predictions keep."""
+    ids = table[columns.agent].combine_chunks().dictionary_encode()
+    agents = ids.dictionary.to_pylist(), ids.indices.to_numpy()
+    for name, (low, high) in columns.bounds.items():
+        if not is_number(table[name].type):
+            continue
+        values = table[name].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+        outside = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
+        if outside.any():
+            problem = "outside the bounds, which predictions keep"
+            warnings.warn(
+                describe_rows(source, name, outside, problem, None, agents), PersimWarning, stacklevel=2
+            )
 
 
 def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, last: np.ndarray) -> None:
