@@ -28,6 +28,8 @@ class Prediction:
         Half width of intervals around the mean, zero at the start; None without `level`.
     limits : ndarray, shape (2, D), or None
         Lower and upper limits of the states, which intervals keep; None if the table has no bounds.
+    elapsed : ndarray, shape (H+1,), or None
+        Base steps since the start; None for 0, 1, 2 …
     """
 
     state: tuple[str, ...]
@@ -36,6 +38,7 @@ class Prediction:
     recorded: np.ndarray | None = None
     half_width: np.ndarray | None = None
     limits: np.ndarray | None = None
+    elapsed: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray:
@@ -67,7 +70,8 @@ class Prediction:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Convert to columns: `step`, states (with ` low` and ` high` ends if known), and actions (None at the end)."""
-        columns: dict[str, list[Any]] = {"step": list(range(len(self.mean)))}
+        steps = list(range(len(self.mean))) if self.elapsed is None else self.elapsed.tolist()
+        columns: dict[str, list[Any]] = {"step": steps}
         parts = {"": self.mean}
         if self.half_width is not None:
             parts |= dict(zip((" low", " high"), self.interval, strict=True))

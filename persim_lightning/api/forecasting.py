@@ -117,7 +117,8 @@ def forecast_rows(
         owners = ids, np.arange(len(ids))
         check_rows(source, schema.time, bad, "not after the agent's last recorded row", None, owners)
         joined = _joined(population, starts, part, before, times, action[rows])
-        mean[rows], width[rows] = _predict(population, recorded, calibration, joined, level)
+        predicted = predict_rows(population, recorded, calibration, joined, level)
+        mean[rows], width[rows] = predicted.members.mean(0).double().numpy(), predicted.width
     result = {schema.agent: future[schema.agent], schema.time: future[schema.time]}
     result |= {name: pa.array(mean[:, column]) for column, name in enumerate(schema.state)}
     if level is not None:
@@ -234,14 +235,34 @@ def _joined(
     return spread_events(joined, events)
 
 
-def _predict(
+class PredictedRows(NamedTuple):
+    """Predictions of T rows.
+
+    Attributes
+    ----------
+    members : Tensor, shape (M, T, D)
+    width : ndarray, shape (T, D)
+        Half widths of intervals; zero without a level.
+    elapsed : ndarray, shape (T,)
+        Base steps since the first row of the trajectory.
+    """
+
+    members: Tensor
+    width: np.ndarray
+    elapsed: np.ndarray
+
+
+def predict_rows(
     population: FittedPopulation,
     recorded: Trajectories,
     calibration: Calibration | None,
     joined: Trajectories,
     level: float | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict the future rows (T,) of joined trajectories: means and half widths (T, D)."""
+) -> PredictedRows:
+    """Predict the rows (T,) of trajectories after their first ones, which alone are known.
+
+    Inserted rows are left out.
+    """
     simulator, rows = population.simulator, PaddedRows.of(joined, torch.arange(joined.num_trajectories))
     agents = population.index(joined.agent_ids)
     future = torch.ones(len(joined.state), dtype=torch.bool)
@@ -251,12 +272,13 @@ def _predict(
     step = (torch.arange(len(joined.state)) - joined.offsets[:-1].repeat_interleave(joined.lengths))[future]
     number = torch.arange(joined.num_trajectories).repeat_interleave(joined.lengths)[future]
     factors = simulator.agent_encoder(agents.expand(simulator.members, -1))
-    mean = filter_rows(simulator, factors, rows).mean(0)[number, step].double().numpy()
+    members = filter_rows(simulator, factors, rows)[:, number, step]
+    elapsed = torch.cat((torch.zeros(len(rows.row), 1), rows.duration.cumsum(1)[:, :-1]), dim=1)[number, step]
     if level is None or calibration is None:
-        return mean, np.zeros_like(mean)
+        return PredictedRows(members, np.zeros(members.shape[1:]), elapsed.numpy())
     drawn = believed_factors(population, recorded, agents)
     repeated = PaddedRows(*(value.repeat(drawn.shape[1], *[1] * (value.ndim - 1)) for value in rows))
     many = filter_rows(simulator, drawn.flatten(1, 2).to(simulator.delta_rms), repeated)
     spread = floored_spread(many.unflatten(1, drawn.shape[1:3]).flatten(0, 1), simulator.delta_rms)[number, step]
-    elapsed = torch.cat((torch.zeros(len(rows.row), 1), rows.duration.cumsum(1)[:, :-1]), dim=1)[number, step]
-    return mean, calibration.half_width_after(spread, elapsed, level).double().numpy()
+    width = calibration.half_width_after(spread, elapsed, level).double().numpy()
+    return PredictedRows(members, width, elapsed.numpy())

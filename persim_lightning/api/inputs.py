@@ -133,7 +133,10 @@ def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) 
     of_agent = recorded.row_agent() == recorded.agent_ids.index(agent)
     distances = times[of_agent].sort().values.diff()
     tolerance = _SAME_TIME * (recorded.schema.step or float(distances[distances > 0].min()))
-    rows = (of_agent & ((times - moment).abs() <= tolerance)).nonzero()[:, 0].tolist()
+    found = of_agent & ((times - moment).abs() <= tolerance)
+    if recorded.inserted is not None:
+        found &= ~recorded.inserted
+    rows = found.nonzero()[:, 0].tolist()
     if not 0 <= episode < len(rows):
         times = times[of_agent]
         raise ConfigurationError(

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.api.answers import Plan, Prediction
-from persim_lightning.api.forecasting import NO_CALIBRATION, forecast_rows
+from persim_lightning.api.forecasting import NO_CALIBRATION, forecast_rows, predict_rows
 from persim_lightning.api.inputs import State, action_array, check_positive, find_moment, state_array
 from persim_lightning.api.planning import encoded_inputs, plan_actions
+from persim_lightning.api.what_if import what_if_rows
 from persim_lightning.data.tables.actions import decode_actions
 from persim_lightning.data.tables.sources import as_table, like
 from persim_lightning.data.trajectories import Trajectories
@@ -110,7 +111,8 @@ class Questions(ABC):
         t : number, date or datetime
             A time of the table.
         actions : optional
-            As for :meth:`rollout`; the recorded actions by default.
+            As for :meth:`rollout`; the recorded actions by default. Each acts from a recorded row to the next, and for
+            one base step after the last one.
         episode : int
             Index among the agent's trajectories with this time, in the table's order.
         level : float, optional
@@ -123,6 +125,8 @@ class Questions(ABC):
         """
         self.population.index([agent])
         row, last = find_moment(self.trajectories, agent, t, episode)
+        if self.trajectories.duration is not None:
+            return self._uneven_counterfactual(row, last, actions, level)
         recorded = self.trajectories.state[row : last + 1].numpy()
         encoded = self.trajectories.action[row:last].numpy() if actions is None else action_array(actions, self.schema)
         if not len(encoded):
@@ -239,15 +243,43 @@ class Questions(ABC):
         prediction = self.rollout(agent, start[0].numpy(), actions)
         return Plan(prediction.actions, value, prediction)
 
+    def _uneven_counterfactual(self, row: int, last: int, actions: Any, level: float | None) -> Prediction:
+        """Predict the rows after a recorded one at their times, which are not whole base steps apart."""
+        encoded = None if actions is None else action_array(actions, self.schema)
+        if (last == row and encoded is None) or (encoded is not None and not len(encoded)):
+            raise ConfigurationError("no actions are recorded after this time: give actions")
+        self._check_level(level)
+        rows, acted = what_if_rows(self.trajectories, row, encoded)
+        predicted = predict_rows(self.population, self.trajectories, self.calibration, rows, level)
+        first, none = rows.state[:1].numpy(), np.zeros_like(predicted.width[:1])
+        recorded = self.trajectories.state[row : last + 1].numpy()
+        if self.trajectories.inserted is not None:
+            recorded = recorded[~self.trajectories.inserted[row : last + 1].numpy()]
+        start = np.broadcast_to(first, (len(predicted.members), *first.shape))
+        return Prediction(
+            self.schema.state,
+            np.concatenate((start, predicted.members), axis=1),
+            decode_actions(acted, self.schema),
+            recorded=recorded,
+            half_width=None if level is None else np.concatenate((none, predicted.width)),
+            limits=np.array(self.schema.limits).T if self.schema.bounds else None,
+            elapsed=np.concatenate(([0.0], predicted.elapsed)),
+        )
+
+    def _check_level(self, level: float | None) -> None:
+        if level is None:
+            return
+        if self.calibration is None:
+            raise ConfigurationError(NO_CALIBRATION)
+        self.calibration.check(level)
+
     def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
         members = self.population.rollout(agent, state, actions)
         limits = np.array(self.schema.limits).T if self.schema.bounds else None
         prediction = Prediction(self.schema.state, members, decode_actions(actions, self.schema), limits=limits)
-        if level is None:
+        self._check_level(level)
+        if level is None or self.calibration is None:
             return prediction
-        if self.calibration is None:
-            raise ConfigurationError(NO_CALIBRATION)
-        self.calibration.check(level)
         row = torch.as_tensor(state)[None], torch.as_tensor(actions, dtype=self.trajectories.action.dtype)[None]
         spread = rollout_spread(self.population, self.trajectories, self.population.index([agent]), *row)
         width = self.calibration.half_width(spread, level)[0]

@@ -126,6 +126,24 @@ class Trajectories:
             [usual(whole) if part is None else part for whole, part in zip((self, other), parts, strict=True)]
         )
 
+    def trajectory(self, number: int) -> Trajectories:
+        """Select one trajectory by its number."""
+        start, end = self.offsets[number : number + 2].tolist()
+        names = ("state", "action", "delta", "reward", "time", "observed", "duration", "inserted")
+        rows = {name: getattr(self, name) for name in names}
+        agent = int(self.agent[number])
+        values: dict[str, Any] = {name: None if value is None else value[start:end] for name, value in rows.items()}
+        return Trajectories(
+            schema=self.schema,
+            agent_ids=(self.agent_ids[agent],),
+            agent=torch.zeros(1, dtype=torch.int64),
+            offsets=torch.tensor([0, end - start]),
+            terminated=self.terminated[[number]],
+            final_action=None if self.final_action is None else self.final_action[[number]],
+            covariates=None if self.covariates is None else self.covariates[[agent]],
+            **values,
+        )
+
     def rows_of_agents(self, agents: Tensor) -> Tensor:
         """Rows that start a transition of the agents with these indices."""
         rows, _ = self.split_rows(0.0)

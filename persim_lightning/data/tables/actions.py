@@ -46,6 +46,8 @@ def encode_actions(values: Mapping[str, Any], schema: Schema, source: str = "act
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}")
     lengths = [len(values[name]) for name in names if np.ndim(values[name])]
     steps = lengths[0] if lengths else 1
+    if names and not steps:
+        raise TableError(f"{source}: column '{names[0]}' has no values")
     columns = {name: values[name] if np.ndim(values[name]) else [values[name]] * steps for name in names}
     try:
         table = plain_types(pa.table({name: pa.array(column) for name, column in columns.items()}))

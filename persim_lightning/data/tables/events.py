@@ -91,6 +91,23 @@ def spread_events(trajectories: Trajectories, coordinates: list[int]) -> Traject
     )
 
 
+def own_events(trajectory: Trajectories, coordinates: list[int]) -> Trajectories:
+    """Undo :func:`spread_events` for a single trajectory, whose inserted rows stay with values of zero."""
+    if trajectory.duration is None or not coordinates:
+        return trajectory
+    times = np.r_[0.0, np.cumsum(trajectory.duration[:-1].double().numpy())]
+    spread = trajectory.action[:, coordinates].double().numpy()
+    own = np.zeros_like(spread)
+    for row in range(len(own)):
+        active = (times[row] - times[:row]) < 1.0 - 1e-6
+        own[row] = spread[row] - own[:row][active].sum(0)
+    # Rounding leaves crumbs where nothing happened.
+    own[np.abs(own) < 1e-5 * np.abs(spread).max(initial=1e-30)] = 0.0
+    action = trajectory.action.clone()
+    action[:, coordinates] = torch.from_numpy(own.astype(np.float32))
+    return replace(trajectory, action=action)
+
+
 def _spread(
     trajectories: Trajectories, number: int, coordinates: list[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -263,9 +263,7 @@ def _warn_of_states_outside(table: pa.Table, columns: TableColumns, source: str)
         outside = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
         if outside.any():
             problem = "outside the bounds, which predictions keep"
-            warnings.warn(
-                describe_rows(source, name, outside, problem, None, agents), PersimWarning, stacklevel=2
-            )
+            warnings.warn(describe_rows(source, name, outside, problem, None, agents), PersimWarning, stacklevel=2)
 
 
 def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, last: np.ndarray) -> None:
