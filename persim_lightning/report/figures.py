@@ -23,11 +23,15 @@ class Episode(NamedTuple):
     Attributes
     ----------
     agent : str
+    elapsed : ndarray, shape (H+1,)
+        Base steps since the start.
     mean, recorded : ndarray, shape (H+1, D)
+        Recorded states are NaN where nothing was observed.
     half_width : ndarray, shape (H+1, D), or None
     """
 
     agent: str
+    elapsed: np.ndarray
     mean: np.ndarray
     recorded: np.ndarray
     half_width: np.ndarray | None
@@ -100,7 +104,7 @@ def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) ->
     rows = -(-len(shown) // columns)
     figure = make_subplots(rows, columns, subplot_titles=list(shown), vertical_spacing=0.28 / rows)
     for index, episode in enumerate(episodes):
-        steps = np.arange(len(episode.mean))
+        steps = episode.elapsed
         for d in range(len(shown)):
             place = {"row": d // columns + 1, "col": d % columns + 1}
             common: dict[str, Any] = {"visible": index == 0, "showlegend": d == 0, "mode": "lines"}
@@ -112,8 +116,11 @@ def rollouts(episodes: Sequence[Episode], state: Sequence[str], level: float) ->
                 )
             line = {"color": _BLUE, "width": 2}
             figure.add_scatter(x=steps, y=episode.mean[:, d], line=line, name="predicted", **common, **place)
-            line = {"color": _GRAY, "width": 1.5, "dash": "dot"}
-            figure.add_scatter(x=steps, y=episode.recorded[:, d], line=line, name="recorded", **common, **place)
+            known = np.isfinite(episode.recorded[:, d])
+            # Markers, since between missing states there may be single points.
+            common["mode"] = "lines" if known.all() else "lines+markers"
+            recorded = {"x": steps[known], "y": episode.recorded[known, d], "name": "recorded"}
+            figure.add_scatter(line={"color": _GRAY, "width": 1.5, "dash": "dot"}, **recorded, **common, **place)
     traces = len(figure.data) // len(episodes)
     buttons = [
         {

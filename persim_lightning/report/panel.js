@@ -83,7 +83,7 @@
       layout[`xaxis${axis}`] = { title: { text: "steps ahead" }, gridcolor: "#e3e6ea" };
       layout[`yaxis${axis}`] = { title: { text: name }, gridcolor: "#e3e6ea" };
       const place = { xaxis: `x${axis}`, yaxis: `y${axis}`, showlegend: d === 0 };
-      const steps = shown.mean.map((_, h) => h);
+      const steps = shown.elapsed;
       if (shown.halfWidth !== null) {
         const low = shown.mean.map((state, h) => state[d] - shown.halfWidth[h][d]);
         const high = shown.mean.map((state, h) => state[d] + shown.halfWidth[h][d]);
@@ -96,8 +96,9 @@
           hoverinfo: "skip", mode: "lines" }));
       traces.push({ ...place, x: steps, y: shown.mean.map((state) => state[d]), mode: "lines", name: "predicted",
         line: { color: "#1f63b5", width: 2 } });
-      traces.push({ ...place, x: shown.recorded.map((_, h) => h), y: shown.recorded.map((state) => state[d]),
-        mode: "lines", name: "recorded, with the recorded actions", line: { color: "#444", width: 1.5, dash: "dot" } });
+      const known = shown.recorded.map((_, h) => h).filter((h) => Number.isFinite(shown.recorded[h][d]));
+      traces.push({ ...place, x: known.map((h) => shown.recordedElapsed[h]), y: known.map((h) => shown.recorded[h][d]),
+        mode: known.length < shown.recorded.length ? "lines+markers" : "lines", name: "recorded, with the recorded actions", line: { color: "#444", width: 1.5, dash: "dot" } });
     });
     Plotly.react("wi-plot", traces, layout, { responsive: true, displaylogo: false });
   };

@@ -11,7 +11,7 @@ from torch import Tensor
 from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.data.tables.user import read_like
 from persim_lightning.evaluation.intervals import rollout_spread
-from persim_lightning.evaluation.prediction import HORIZON, START, EpisodeWindows, predict
+from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.report.figures import Episode, Horizon
 from persim_lightning.store.names import PROVENANCE
 from persim_lightning.support.files import read_json
@@ -56,13 +56,19 @@ class ComparedRollouts:
         for agent in list(dict.fromkeys(self.agents))[:_MAX_AGENTS]:
             row = self.agents.index(agent)
             steps, start = int(self.windows.steps[row]), self.windows.start[row][None]
-            mean, recorded = (
-                torch.cat((start, values[row, :steps])).numpy() for values in (self.predicted, self.windows.target)
-            )
+            target = torch.where(self._observed()[row], self.windows.target[row], torch.nan)
+            mean, recorded = (torch.cat((start, values[:steps])).numpy() for values in (self.predicted[row], target))
             half = self.half_width
             width = None if half is None else torch.cat((torch.zeros_like(start), half[row, :steps])).numpy()
-            episodes.append(Episode(agent, mean, recorded, width))
+            elapsed = torch.cat((torch.zeros(1), elapsed_steps(self.windows)[row, :steps])).numpy()
+            episodes.append(Episode(agent, elapsed, mean, recorded, width))
         return episodes
+
+    def _observed(self) -> Tensor:
+        """Which coordinates of the targets were observed, shape (E, H, D), bool."""
+        valid = torch.arange(self.predicted.shape[1]) < self.windows.steps[:, None]
+        observed = self.windows.observed
+        return valid[..., None].expand_as(self.predicted) if observed is None else observed & valid[..., None]
 
     def curves(self) -> list[Horizon]:
         """Return errors by horizon for every agent, or for all together if there are many."""
@@ -75,21 +81,27 @@ class ComparedRollouts:
         ]
 
     def _curve(self, label: str, rows: list[int]) -> Horizon:
-        horizon = self.predicted.shape[1]
-        valid = torch.arange(horizon) < self.windows.steps[rows, None]
-        valid = valid[:, : int(valid.any(0).sum())]
+        valid = self._observed()[rows]
+        valid = valid[:, : int(self.windows.steps[rows].max())]
         error = self.predicted[rows, : valid.shape[1]] - self.windows.target[rows, : valid.shape[1]]
-        count = valid.sum(0)
+        count = valid.sum((0, 2))
 
         def mean(values: Tensor) -> Tensor:
-            """Mean over windows that have the step, (E, H) -> (H,)."""
-            return torch.where(valid, values, 0.0).sum(0) / count
+            """Mean over windows and observed coordinates, (E, H, D) -> (H,)."""
+            return torch.where(valid, values, 0.0).sum((0, 2)) / count
 
-        rmse = mean((error / self.scale).square().mean(-1)).sqrt().numpy()
+        rmse = mean((error / self.scale).square()).sqrt().numpy()
         if self.half_width is None or not self.unseen:
             return Horizon(label, rmse, None)
-        inside = (error.abs() <= self.half_width[rows, : valid.shape[1]]).double().mean(-1)
+        inside = (error.abs() <= self.half_width[rows, : valid.shape[1]]).double()
         return Horizon(label, rmse, mean(inside).numpy())
+
+
+def elapsed_steps(windows: EpisodeWindows) -> Tensor:
+    """Base steps since the start of windows, shape (E, H)."""
+    if windows.duration is None:
+        return torch.arange(1.0, windows.target.shape[1] + 1).expand(windows.target.shape[:2])
+    return windows.duration.cumsum(1)
 
 
 def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: float) -> ComparedRollouts | None:
@@ -111,10 +123,10 @@ def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: floa
     path = folder / PROVENANCE
     test = read_json(path)["data"].get("test_path") if path.is_file() else None
     recorded, trajectories, unseen = "the ends of recorded trajectories", simulator.trajectories, False
-    start = trajectories.tail_starts(_TAIL)
+    start: Tensor | None = trajectories.tail_starts(_TAIL)
     if test is not None and Path(test).is_file():
         recorded, trajectories, unseen = "test trajectories", read_like(simulator.schema, Path(test)), True
-        start = torch.tensor(START).expand(trajectories.num_trajectories)
+        start = None
     per_agent = _MAX_EPISODES if trajectories.num_agents <= _MAX_AGENTS else 1
     windows = EpisodeWindows.cut(trajectories, start, HORIZON).first_of_each(per_agent, _MAX_WINDOWS)
     if not len(windows.steps):
@@ -124,8 +136,9 @@ def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: floa
     index, population = simulator.population.index(labels), simulator.population
     half = None
     if simulator.calibration is not None:
-        spread = rollout_spread(population, simulator.trajectories, index, windows.start, windows.action)
-        half = simulator.calibration.half_width(spread, level)
+        paths = windows.start, windows.action
+        spread = rollout_spread(population, simulator.trajectories, index, *paths, duration=windows.duration)
+        half = simulator.calibration.half_width_after(spread, elapsed_steps(windows), level)
     predicted = predict(population.simulator, index, windows)
     scale = population.simulator.state_encoder.state_std
     return ComparedRollouts(recorded, unseen, list(map(str, labels)), windows, predicted, half, scale)

@@ -110,11 +110,10 @@ function rate(model, member, weights, state) {
   });
 }
 
-/** State after one base step: by the map of an evenly spaced table, or by a step of Runge-Kutta. */
-function nextState(model, member, agentFactor, state, action) {
-  const weights = coefficients(model, member, agentFactor, action);
+/** State after at most one base step: by the map of an evenly spaced table, or by a step of Runge-Kutta. */
+function substep(model, member, weights, state, span) {
   const change = (from) => rate(model, member, weights, from);
-  const moved = (by, share) => state.map((value, d) => value + share * by[d]);
+  const moved = (by, share) => state.map((value, d) => value + share * span * by[d]);
   const first = change(state);
   if (model.integrator === "euler") return stop(model.walls, moved(first, 1));
   const second = change(moved(first, 0.5));
@@ -123,19 +122,34 @@ function nextState(model, member, agentFactor, state, action) {
   return stop(model.walls, moved(first.map((value, d) => (value + 2 * (second[d] + third[d]) + fourth[d]) / 6), 1));
 }
 
-/** Trajectory of one member with one agent factor: H + 1 states. */
-function rollout(model, member, agentFactor, start, actions) {
+/** State after some base steps under one action. */
+function nextState(model, member, agentFactor, state, action, duration) {
+  const weights = coefficients(model, member, agentFactor, action);
+  for (let left = duration; left > 1e-5; left -= 1) state = substep(model, member, weights, state, Math.min(left, 1));
+  return state;
+}
+
+/** Trajectory of one member with one agent factor: H + 1 states; every action acts for one base step by default. */
+function rollout(model, member, agentFactor, start, actions, durations) {
   const states = [Array.from(start)];
-  for (const action of actions) states.push(nextState(model, member, agentFactor, states[states.length - 1], action));
+  actions.forEach((action, h) =>
+    states.push(nextState(model, member, agentFactor, states[h], action, durations ? durations[h] : 1)));
   return states;
 }
 
+/** Base steps since the start, before and after each of some durations. */
+function passed(durations) {
+  const elapsed = [0];
+  for (const duration of durations) elapsed.push(elapsed[elapsed.length - 1] + duration);
+  return elapsed;
+}
+
 /** Trajectories of all members, their mean, and the half widths of intervals (null if they are not calibrated). */
-function simulate(data, model, agent, start, actions) {
+function simulate(data, model, agent, start, actions, durations) {
   const [members, agents, rank] = model.factors.shape;
   const size = start.length;
   const factor = (m) => model.factors.data.subarray((m * agents + agent) * rank, (m * agents + agent + 1) * rank);
-  const trajectories = Array.from({ length: members }, (_, m) => rollout(model, m, factor(m), start, actions));
+  const trajectories = Array.from({ length: members }, (_, m) => rollout(model, m, factor(m), start, actions, durations));
   const mean = trajectories[0].map((state, h) =>
     state.map((_, d) => trajectories.reduce((sum, states) => sum + states[h][d], 0) / members));
   if (!data.draws) return { trajectories, mean, halfWidth: null };
@@ -144,14 +158,18 @@ function simulate(data, model, agent, start, actions) {
   for (let m = 0; m < members; m++)
     for (let k = 0; k < count; k++) {
       const first = ((m * count + k) * agents + agent) * rank;
-      samples.push(rollout(model, m, data.draws.data.subarray(first, first + rank), start, actions));
+      samples.push(rollout(model, m, data.draws.data.subarray(first, first + rank), start, actions, durations));
     }
+  const elapsed = passed(durations);
+  const last = data.widths.shape[0] - 1;
   const halfWidth = mean.map((state, h) => state.map((_, d) => {
     if (h === 0) return 0;
+    // Intervals are calibrated by base step.
+    const step = Math.min(Math.max(Math.ceil(elapsed[h] - 1e-4) - 1, 0), last);
     const center = samples.reduce((sum, states) => sum + states[h][d], 0) / samples.length;
     const variance = samples.reduce((sum, states) => sum + (states[h][d] - center) ** 2, 0) / samples.length;
     const spread = Math.max(Math.sqrt(variance), data.floor * model.deltaRms.data[d]);
-    return spread * data.widths.data[(h - 1) * size + d];
+    return spread * data.widths.data[step * size + d];
   }));
   return { trajectories, mean, halfWidth };
 }
@@ -209,7 +227,8 @@ function prepare(packed) {
   const data = { ...packed };
   for (const name of ["draws", "widths"]) if (data[name]) data[name] = unpack(data[name]);
   data.recorded = packed.recorded.map((record) => ({
-    time: record.time, state: unpack(record.state), action: unpack(record.action),
+    time: record.time, duration: record.duration, state: unpack(record.state), shown: unpack(record.shown),
+    action: unpack(record.action),
   }));
   return { data, model: unpackModel(packed.model) };
 }
@@ -220,9 +239,16 @@ function answer(prepared, choice) {
   const record = data.recorded[choice.agent], size = data.state.length;
   const start = Array.from(record.state.data.subarray(choice.row * size, (choice.row + 1) * size));
   const actions = patternActions(data, choice.pattern, record, choice.row, choice.steps);
-  const result = simulate(data, model, choice.agent, start, actions);
-  const after = [];
-  for (let row = choice.row; row < Math.min(record.state.shape[0], choice.row + choice.steps + 1); row++)
-    after.push(Array.from(record.state.data.subarray(row * size, (row + 1) * size)));
-  return { ...result, actions, recorded: after };
+  // Recorded actions act from a recorded row to the next, others for one base step each.
+  const durations = choice.pattern.kind === "recorded"
+    ? record.duration.slice(choice.row, choice.row + actions.length) : actions.map(() => 1);
+  const result = simulate(data, model, choice.agent, start, actions, durations);
+  const elapsed = passed(durations), since = passed(record.duration.slice(choice.row));
+  const after = [], recordedElapsed = [];
+  for (let row = choice.row; row < record.state.shape[0]; row++) {
+    if (since[row - choice.row] > elapsed[elapsed.length - 1] + 1e-4) break;
+    after.push(Array.from(record.shown.data.subarray(row * size, (row + 1) * size)));
+    recordedElapsed.push(since[row - choice.row]);
+  }
+  return { ...result, actions, elapsed, recorded: after, recordedElapsed };
 }

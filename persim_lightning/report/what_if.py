@@ -116,8 +116,13 @@ def _first_rows(simulator: PersonalizedSimulator, agent: int | str) -> dict[str,
     first = int(candidates.nonzero()[0, 0])
     start, end = recorded.offsets[first : first + 2].tolist()
     end = min(end, start + MAX_ROWS + 1)
+    duration = torch.ones(end - start) if recorded.duration is None else recorded.duration[start:end]
+    observed = recorded.observed_mask()[start:end].to(torch.float32)
     return {
         "time": recorded.row_time()[start:end].tolist(),
+        "duration": duration[:-1].tolist(),
         "state": _array(recorded.state[start:end]),
+        # Estimated states are not drawn as recorded ones.
+        "shown": _array(torch.where(observed > 0, recorded.state[start:end], torch.nan)),
         "action": _array(recorded.action[start : end - 1].float()),
     }

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from persim_lightning import PersonalizedSimulator
 from persim_lightning.report.page import _asset
 from persim_lightning.report.what_if import model_data, what_if_data
 from tests.conftest import random_actions, random_simulator
+from tests.tanks import ROLES, tanks
 
 
 @pytest.fixture
@@ -97,3 +99,31 @@ def test_recorded_actions_end_with_the_record(script, switched):
     choice = {"agent": 0, "row": 45, "steps": 30, "pattern": CHOICES["recorded"]}
     found = script("return answer(prepare(arguments[0]), arguments[1]);", data, choice)
     assert (len(found["actions"]), len(found["recorded"])) == (4, 5)
+
+
+def test_rows_of_uneven_tables_are_shown_at_their_times(script):
+    """Recorded actions act from row to row, others for one base step each; missing states are not drawn."""
+    simulator = PersonalizedSimulator.fit(
+        tanks(12, 20, missing=0.2), **ROLES, step=1.0, rank=2, members=2, hidden_width=8, epochs=40, progress=False
+    )
+    data = json.loads(json.dumps(what_if_data(simulator, ("t3",), 0.9)))
+    number = simulator.trajectories.agent_ids.index("t3")
+    recorded = simulator.trajectories.trajectory(number)
+    found = script(
+        "return answer(prepare(arguments[0]), arguments[1]);",
+        data,
+        {"agent": 0, "row": 0, "steps": 200, "pattern": CHOICES["recorded"]},
+    )
+    elapsed = np.r_[0, np.cumsum(recorded.duration[:-1].numpy())]
+    np.testing.assert_allclose(found["elapsed"], elapsed, rtol=1e-5)
+    np.testing.assert_allclose(found["recordedElapsed"], elapsed, rtol=1e-5)
+    shown = np.array(found["recorded"], dtype=float)
+    np.testing.assert_array_equal(np.isfinite(shown), recorded.observed.numpy())
+    asked = simulator.counterfactual("t3", 0.0, level=0.9)
+    kept = ~recorded.inserted.numpy()
+    np.testing.assert_allclose(np.array(found["mean"])[kept], asked.mean, rtol=1e-2)
+    np.testing.assert_allclose(np.array(found["halfWidth"])[kept], asked.half_width, rtol=5e-2, atol=1e-3)
+    held = {"agent": 0, "row": 0, "steps": 4, "pattern": {**CHOICES["hold"], "first": [0.0]}}
+    found = script("return answer(prepare(arguments[0]), arguments[1]);", data, held)
+    assert found["elapsed"] == [0, 1, 2, 3, 4]
+    assert max(found["recordedElapsed"]) <= 4
