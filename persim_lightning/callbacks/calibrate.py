@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytorch_lightning as pl
 
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.evaluation.held_out import calibrate_and_refit
-from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
 
 
@@ -29,10 +26,8 @@ class CalibrateIntervals(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, PerSimModule)
-        data, simulator = pl_module.datamodule, pl_module.simulator
-        # Trajectories lie in main memory.
-        population = FittedPopulation(copy.deepcopy(simulator).cpu(), data.schema, data.agent_ids)
+        data, population = pl_module.datamodule, pl_module.personalized_copy()
         self.calibration = calibrate_and_refit(
             population, data.trajectories, data.val_fraction, refit=data.environment is None
         )
-        simulator.agent_encoder.deviation.data.copy_(population.simulator.agent_encoder.deviation)
+        pl_module.simulator.agent_encoder.deviation.data.copy_(population.simulator.agent_encoder.deviation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -243,3 +244,8 @@ class PerSimModule(pl.LightningModule):
         """Return the trained simulators."""
         datamodule = self.datamodule
         return FittedPopulation(self.simulator, datamodule.schema, datamodule.agent_ids)
+
+    def personalized_copy(self) -> FittedPopulation:
+        """Return a copy of the trained simulators in main memory, where trajectories are."""
+        datamodule = self.datamodule
+        return FittedPopulation(copy.deepcopy(self.simulator).cpu(), datamodule.schema, datamodule.agent_ids)

@@ -190,9 +190,14 @@ def write_minari(trajectories: Trajectories, folder: Path, dataset_id: str, desc
     Raises
     ------
     ConfigurationError
-        If the folder exists, the id is invalid, or minari is not installed.
+        If the folder exists, the id is invalid, minari is not installed, or times are uneven or states missing, which
+        Minari cannot hold.
     """
     check_minari(folder, dataset_id)
+    if not trajectories.is_regular:
+        raise ConfigurationError(
+            "Minari data sets hold neither uneven times nor missing states: export synthetic trajectories instead"
+        )
     from minari import __version__
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
