@@ -68,7 +68,7 @@ def test_events_are_recovered_from_spread_ones(simulator, table):
 def test_what_is_wrong_is_said(simulator, table):
     own = rows_of(table, "t5")
     for actions in (None, {"poured": []}):
-        with pytest.raises(PersimError, match="no actions are recorded after this time|'poured' has no values"):
+        with pytest.raises(PersimError, match=r"no actions are recorded after this|'poured' has no values"):
             simulator.counterfactual("t5", own["hour"][39], actions)
     with pytest.raises(ConfigurationError, match="1 recorded moment"):
         simulator.counterfactual("t5", own["hour"][3], episode=1)

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pytest
 
 from persim_lightning import PersonalizedSimulator
-from persim_lightning.cli import adapt, evaluate, fit, scarcity, theorem, unseen
+from persim_lightning.cli import adapt, evaluate, export, fit, scarcity, theorem, unseen
 from persim_lightning.data.tables.sources import write_table
 from persim_lightning.errors import ConfigurationError, PersimError, TableError
 from tests import commands
 from tests.conftest import ROOT
 from tests.patients import patients
+from tests.tanks import tanks
 
 COLUMNS = [
     *("--data.columns.agent", "patient", "--data.columns.time", "day"),
@@ -190,3 +191,21 @@ def test_short_trajectories_have_intervals(tmp_path, monkeypatch, capsys):
     assert "a second fit, without the last 34% of each, calibrates" in capsys.readouterr().out
     simulator = PersonalizedSimulator.load("run")
     assert simulator.rollout("p1", [1.0], {"dose": 0.1, "drug": "weak"}, level=0.9).half_width[1, 0] > 0
+
+
+def test_runs_of_incomplete_uneven_tables_are_scored_alike_at_the_end_of_the_fit_and_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_table(pa.table(tanks(6, 20, missing=0.3)), tmp_path / "tanks.csv")
+    write_table(pa.table(tanks(6, 20, seed=4, missing=0.3)), tmp_path / "test.csv")
+    config = ["--config", str(ROOT / "conf/table.yaml"), "--run_dir", "run", "--wandb", "disabled"]
+    quick = ["--trainer.max_epochs", "3", "--model.hidden_width", "8", "--model.members", "2", "--model.rank", "2"]
+    columns = ["--data.columns.agent", "tank", "--data.columns.time", "hour", "--data.columns.state", "[level]"]
+    paths = ["--data.path", "tanks.csv", "--data.test_path", "test.csv", "--data.columns.action", "[poured]"]
+    fit.main([*config, *paths, *columns, *quick])
+    evaluate.main(["--run", "run", "--data", "test.csv"])
+    before, after = (json.loads((tmp_path / "run" / f"prediction{name}.json").read_text()) for name in ("", "-test"))
+    for record in after:
+        record.pop("rmse_by_state")
+    assert before == after
+    with pytest.raises(ConfigurationError, match="neither uneven times nor missing states"):
+        export.main(["--run", "run", "--to", "minari", "--id", "tanks/real-v0", "--out", "minari"])
