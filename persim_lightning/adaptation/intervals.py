@@ -132,9 +132,7 @@ class Calibration:
             if h and len(own) < _MIN_TAILS:
                 factors[:, h] = factors[:, h - 1]
                 continue
-            # The conformal quantile: the ceil((n + 1)·level)-th smallest score.
-            place = [min(len(own), math.ceil((len(own) + 1) * level)) - 1 for level in LEVELS]
-            factors[:, h] = own[place]
+            factors[:, h] = _quantiles(own)
         return cls(LEVELS, factors)
 
     @classmethod

@@ -126,7 +126,7 @@ class Questions(ABC):
         self.population.index([agent])
         row, last = find_moment(self.trajectories, agent, t, episode)
         if self.trajectories.duration is not None:
-            return self._uneven_counterfactual(row, last, actions, level)
+            return self._uneven_counterfactual(agent, row, last, actions, level)
         recorded = self.trajectories.state[row : last + 1].numpy()
         encoded = self.trajectories.action[row:last].numpy() if actions is None else action_array(actions, self.schema)
         if not len(encoded):
@@ -243,11 +243,13 @@ class Questions(ABC):
         prediction = self.rollout(agent, start[0].numpy(), actions)
         return Plan(prediction.actions, value, prediction)
 
-    def _uneven_counterfactual(self, row: int, last: int, actions: Any, level: float | None) -> Prediction:
+    def _uneven_counterfactual(
+        self, agent: int | str, row: int, last: int, actions: Any, level: float | None
+    ) -> Prediction:
         """Predict the rows after a recorded one at their times, which are not whole base steps apart."""
         encoded = None if actions is None else action_array(actions, self.schema)
-        if (last == row and encoded is None) or (encoded is not None and not len(encoded)):
-            raise ConfigurationError("no actions are recorded after this time: give actions")
+        if row == last if encoded is None else not len(encoded):
+            raise ConfigurationError(f"agent {agent}: no actions are recorded after this time: give actions")
         self._check_level(level)
         rows, acted = what_if_rows(self.trajectories, row, encoded)
         predicted = predict_rows(self.population, self.trajectories, self.calibration, rows, level)
