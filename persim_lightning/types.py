@@ -154,7 +154,7 @@ class Schema:
         What to do in a further table where rows are not one base step apart.
     encoded : bool
         Whether times and actions were converted from a user's table; False for tables in canonical form.
-    calendar : {'', 'month', 'business day'}
+    calendar : {'', 'month', 'month end', 'business day'}
         Unit in which `step` counts dates; empty for seconds, and for times that are numbers.
     inputs : tuple of str
         User columns among `action_columns` that are known but not decided, such as meals or weather.
@@ -168,6 +168,8 @@ class Schema:
     double : bool
         Whether states are float64, because float32 would round the changes of a column with large values, such as map
         coordinates.
+    fill : dict
+        Column to what its empty cells mean, in further tables, too.
     """
 
     state: tuple[str, ...]
@@ -188,6 +190,7 @@ class Schema:
     covariates: tuple[ActionColumn, ...] = ()
     bounds: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
     double: bool = False
+    fill: dict[str, float | str] = field(default_factory=dict)
 
     @property
     def state_dim(self) -> int:

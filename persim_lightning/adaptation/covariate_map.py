@@ -21,7 +21,7 @@ _DEGREES = (1, 2, 3, 4)
 _PENALTIES = np.logspace(-8, 2, 21)
 # Largest number of polynomial features, as a share of the number of agents.
 _MAX_FEATURES_SHARE = 0.25
-_MIN_AGENTS = 10
+MIN_AGENTS = 10
 
 
 class CovariateMap:
@@ -34,6 +34,8 @@ class CovariateMap:
     covariates : ndarray, shape (N, C)
         Covariates of the fitted agents.
     factors : Tensor, shape (M, N, R)
+    logarithms : bool
+        False rules logarithms out, since covariates of other agents are not positive.
 
     Raises
     ------
@@ -41,16 +43,16 @@ class CovariateMap:
         If there are fewer than ten agents, or no covariate varies.
     """
 
-    def __init__(self, covariates: np.ndarray, factors: Tensor) -> None:
+    def __init__(self, covariates: np.ndarray, factors: Tensor, logarithms: bool = True) -> None:
         agents = len(covariates)
-        if agents < _MIN_AGENTS:
-            raise ConfigurationError(f"a map from covariates needs at least {_MIN_AGENTS} fitted agents, not {agents}")
+        if agents < MIN_AGENTS:
+            raise ConfigurationError(f"a map from covariates needs at least {MIN_AGENTS} fitted agents, not {agents}")
         if not (covariates != covariates[:1]).any():
             raise ConfigurationError("no covariate differs between the fitted agents")
         self._shape = (factors.shape[0], factors.shape[2])
         targets = factors.detach().cpu().double().movedim(0, 1).flatten(1).numpy()
         # Effects of reciprocals and powers are smoother in the logarithm.
-        transforms = [None, np.log] if (covariates > 0).all() else [None]
+        transforms = [None, np.log] if logarithms and (covariates > 0).all() else [None]
         candidates = [
             fitted
             for transform in transforms

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from persim_lightning.adaptation.covariate_map import CovariateMap
+from persim_lightning.adaptation.covariate_map import MIN_AGENTS, CovariateMap
 from persim_lightning.adaptation.posterior import FactorPrior
-from persim_lightning.errors import ConfigurationError
 
 
 def covariate_prior(factors: Tensor, known: np.ndarray, wanted: np.ndarray) -> FactorPrior | None:
@@ -28,11 +27,9 @@ def covariate_prior(factors: Tensor, known: np.ndarray, wanted: np.ndarray) -> F
         None if there are too few agents, or nothing differs between them.
     """
     filled, asked = without_missing(known, wanted)
-    try:
-        return CovariateMap(filled, factors.detach())(asked)
-    except ConfigurationError:
-        # Ten agents are needed; with fewer, the population is the prior.
+    if len(filled) < MIN_AGENTS or not (filled != filled[:1]).any():
         return None
+    return CovariateMap(filled, factors.detach(), logarithms=bool((asked > 0).all()))(asked)
 
 
 def without_missing(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,8 @@ DRAWS = 8
 SPREAD_FLOOR = 1e-3
 # Smallest number of tails that gives a quantile.
 _MIN_TAILS = 10
+# Score of a rollout that diverged.
+_DIVERGED = 1e6
 
 
 def drawn_factors(mean: Tensor, root: Tensor, draws: int = DRAWS) -> Tensor:
@@ -122,7 +124,8 @@ class Calibration:
         elapsed : Tensor, shape (B, H), optional
             Base steps since the start of the rollout; 1, 2, … by default.
         """
-        scores = errors.abs() / spreads
+        # A diverged rollout is wrong by any width; JSON has no infinities.
+        scores = (errors.abs() / spreads).nan_to_num(nan=_DIVERGED, posinf=_DIVERGED)
         if elapsed is not None or valid.ndim == 3:
             steps = torch.arange(1, scores.shape[1] + 1.0).expand(scores.shape[:2]) if elapsed is None else elapsed
             return cls._of_uneven(scores, valid if valid.ndim == 3 else valid[..., None].expand_as(scores), steps)

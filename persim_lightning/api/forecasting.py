@@ -13,8 +13,10 @@ from torch import Tensor
 from persim_lightning.adaptation.intervals import Calibration, floored_spread
 from persim_lightning.data.tables.actions import clean_actions, encode_columns
 from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column
+from persim_lightning.data.tables.canonical import unused_name
 from persim_lightning.data.tables.checks import check_rows
 from persim_lightning.data.tables.events import spread_events
+from persim_lightning.data.tables.filling import fill_actions
 from persim_lightning.data.tables.times import clock_times, row_times
 from persim_lightning.data.tables.user import fitted_columns
 from persim_lightning.data.trajectories import Trajectories
@@ -24,6 +26,8 @@ from persim_lightning.evaluation.intervals import believed_factors
 from persim_lightning.models.population import FittedPopulation
 
 NO_CALIBRATION = "intervals need held-out tails of trajectories, which this simulator was fitted without"
+# Base steps after the last recorded row above which a time must be a mistake.
+_LONGEST = 10_000
 # Agents that are forecast at once.
 _PART = 1024
 
@@ -94,17 +98,23 @@ def forecast_rows(
     asked = plain_types(future.select(names))
     asked = set_column(asked, schema.agent, id_column(asked[schema.agent], schema.agent, source))
     for name in columns.acting:
-        asked = set_column(asked, name, numeric_text(asked[name]))
+        if name not in columns.categorical:
+            asked = set_column(asked, name, numeric_text(asked[name]))
     asked = clean_actions(asked, columns, source)
     seconds = row_times(asked[schema.time], schema.time, source)
+    asked = fill_actions(asked, columns, schema.events, source, seconds)
     ids = asked[schema.agent].to_pylist()
     agent = _agent_indices(population, ids, source)
     order = np.lexsort((seconds, agent))
     final = np.zeros(len(order), dtype=bool)
     final[order] = np.r_[np.diff(agent[order]) != 0, True]
+    distinct, latest = np.unique(agent), _latest_trajectories(recorded)
+    # Where no last action is recorded, that of the first future row acts from the last recorded row on.
+    unknown = _unknown_last_actions(population, recorded, latest)
+    first = order[np.r_[True, np.diff(agent[order]) != 0]]
+    final[first[unknown[agent[first]]]] = False
     action = _encoded_actions(population, asked, source, final, ids)
     mean, width = np.empty((len(ids), schema.state_dim)), np.zeros((len(ids), schema.state_dim))
-    distinct, latest = np.unique(agent), _latest_trajectories(recorded)
     for part in np.array_split(distinct, math.ceil(len(distinct) / _PART)):
         bounds = np.searchsorted(agent[order], part[0]), np.searchsorted(agent[order], part[-1], side="right")
         rows = order[slice(*bounds)]
@@ -116,6 +126,10 @@ def forecast_rows(
         bad[rows[early]] = True
         owners = ids, np.arange(len(ids))
         check_rows(source, schema.time, bad, "not after the agent's last recorded row", None, owners)
+        if schema.step:
+            bad[rows] = (times - starts.time[before]) / schema.step > _LONGEST
+            problem = f"more than {_LONGEST} base steps ({schema.step:g} each) after the agent's last recorded row"
+            check_rows(source, schema.time, bad, problem, None, owners)
         joined = _joined(population, starts, part, before, times, action[rows])
         predicted = predict_rows(population, recorded, calibration, joined, level)
         mean[rows], width[rows] = predicted.members.mean(0).double().numpy(), predicted.width
@@ -124,8 +138,9 @@ def forecast_rows(
     if level is not None:
         limits = schema.limits or ((-math.inf, math.inf),) * schema.state_dim
         for column, (name, bounds) in enumerate(zip(schema.state, limits, strict=True)):
-            result[f"{name}_low"] = pa.array(np.clip(mean[:, column] - width[:, column], *bounds))
-            result[f"{name}_high"] = pa.array(np.clip(mean[:, column] + width[:, column], *bounds))
+            for end, sign in (("low", -1), ("high", 1)):
+                label = unused_name(f"{name}_{end}", tuple(result))
+                result[label] = pa.array(np.clip(mean[:, column] + sign * width[:, column], *bounds))
     return pa.table(result)
 
 
@@ -153,7 +168,7 @@ def _encoded_actions(
         return torch.zeros(asked.num_rows, dtype=torch.int64)
     for name in schema.events:
         asked = set_column(asked, name, asked[name].fill_null(0.0))
-    encoded = encode_columns(asked, schema.action_columns, source, final)
+    encoded = encode_columns(asked, schema.user_actions, source, final)
     values = []
     for name, column in encoded.items():
         array = column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
@@ -166,10 +181,37 @@ def _encoded_actions(
 
 
 def _latest_trajectories(recorded: Trajectories) -> dict[int | str, int]:
-    """Number of the trajectory of every agent that ends last."""
-    times = recorded.row_time().numpy()[recorded.offsets[1:].numpy() - 1]
-    owner = recorded.agent.tolist()
-    return {recorded.agent_ids[owner[number]]: number for number in np.argsort(times, kind="stable").tolist()}
+    """Number of every agent's latest trajectory: the one that ends last, or the last one if times overlap."""
+    times, offsets = recorded.row_time().numpy(), recorded.offsets.numpy()
+    starts, ends = times[offsets[:-1]], times[offsets[1:] - 1]
+    latest: dict[int, int] = {}
+    overlapping = set()
+    for number in np.argsort(starts, kind="stable").tolist():
+        owner = int(recorded.agent[number])
+        if owner in latest and starts[number] <= ends[latest[owner]]:
+            overlapping.add(owner)
+        latest[owner] = number
+    if overlapping:
+        latest |= {owner: number for number, owner in enumerate(recorded.agent.tolist()) if owner in overlapping}
+    return {recorded.agent_ids[owner]: number for owner, number in latest.items()}
+
+
+def _unknown_last_actions(
+    population: FittedPopulation, recorded: Trajectories, latest: dict[int | str, int]
+) -> np.ndarray:
+    """Agents (N,) of the population whose last recorded action, events aside, is empty."""
+    schema = population.schema
+    coordinates = [index for index, name in enumerate(schema.action) if name not in schema.events]
+    unknown = np.zeros(len(population.agent_ids), dtype=bool)
+    if not coordinates:
+        return unknown
+    place = population.index(list(latest)).numpy()
+    if recorded.final_action is None:
+        unknown[place] = True
+        return unknown
+    final = recorded.final_action[list(latest.values())]
+    unknown[place] = ((final < 0) if final.ndim == 1 else final[:, coordinates].isnan().any(1)).numpy()
+    return unknown
 
 
 def _starts(

@@ -132,7 +132,8 @@ def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) 
     moment = float(row_times(cell, "t", "counterfactual")[0])
     of_agent = recorded.row_agent() == recorded.agent_ids.index(agent)
     distances = times[of_agent].sort().values.diff()
-    tolerance = _SAME_TIME * (recorded.schema.step or float(distances[distances > 0].min()))
+    apart = distances[distances > 0]
+    tolerance = _SAME_TIME * (recorded.schema.step or (float(apart.min()) if len(apart) else 0.0))
     found = of_agent & ((times - moment).abs() <= tolerance)
     if recorded.inserted is not None:
         found &= ~recorded.inserted

@@ -152,7 +152,7 @@ class PersonalizedSimulator(Questions):
     @single_precision()
     def with_history(self, history: Any) -> PersonalizedSimulator:
         """Replace recorded rows of agents by recent ones, and adapt to unknown agents in them."""
-        rows = read_like(self.schema, history, "history")
+        rows = read_like(self.schema, history, "history").with_known_covariates(self.trajectories)
         known = set(self.agents)
         new = [label for label in rows.agent_ids if label not in known]
         population = self.population

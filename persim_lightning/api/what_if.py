@@ -37,7 +37,7 @@ def what_if_rows(recorded: Trajectories, row: int, actions: np.ndarray | None) -
     assert whole.duration is not None
     events = [recorded.schema.action.index(name) for name in recorded.schema.events]
     kept = _in_table(whole)
-    time = torch.cat((torch.zeros(1), whole.duration[:-1].cumsum(0)))[kept]
+    time = torch.cat((torch.zeros(1).double(), whole.duration[:-1].double().cumsum(0)))[kept]
     acted = own_events(whole, events).action[kept]
     start = int(kept[: row - int(recorded.offsets[number])].sum())
     asked = acted[start:-1] if actions is None else torch.as_tensor(actions).to(acted.dtype)
@@ -52,7 +52,7 @@ def what_if_rows(recorded: Trajectories, row: int, actions: np.ndarray | None) -
         state=state,
         action=torch.cat((acted[:start], asked, torch.zeros_like(acted[:1]))),
         delta=torch.zeros_like(state),
-        duration=torch.cat((time.diff(), torch.zeros(1))),
+        duration=torch.cat((time.diff().float(), torch.zeros(1))),
         **unknown,
     )
     spread = spread_events(changed, events)

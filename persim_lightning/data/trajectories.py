@@ -97,9 +97,10 @@ class Trajectories:
     def joined(self, other: Trajectories) -> Trajectories:
         """Append the trajectories of other agents, which must have the same columns."""
         optional: dict[str, Any] = {}
-        for name in ("reward", "time", "final_action", "covariates"):
+        for name in ("reward", "time", "final_action"):
             one, two = getattr(self, name), getattr(other, name)
             optional[name] = None if one is None or two is None else torch.cat((one, two))
+        optional["covariates"] = self._joined_covariates(other)
         optional |= {name: self._joined_rows(other, name) for name in ("observed", "duration", "inserted")}
         rows = {name: torch.cat((getattr(self, name), getattr(other, name))) for name in ("state", "action", "delta")}
         return Trajectories(
@@ -111,6 +112,15 @@ class Trajectories:
             **rows,
             **optional,
         )
+
+    def _joined_covariates(self, other: Trajectories) -> Tensor | None:
+        """Concatenate covariates; those of a table without them are missing."""
+        one, two = self.covariates, other.covariates
+        if one is None and two is None:
+            return None
+        width = one.shape[1] if one is not None else two.shape[1]  # type: ignore[union-attr]
+        missing = [torch.full((part.num_agents, width), torch.nan, dtype=torch.float64) for part in (self, other)]
+        return torch.cat((missing[0] if one is None else one, missing[1] if two is None else two))
 
     def _joined_rows(self, other: Trajectories, name: str) -> Tensor | None:
         """Concatenate a tensor that stands for its usual value where it is None."""
@@ -143,6 +153,16 @@ class Trajectories:
             covariates=None if self.covariates is None else self.covariates[[agent]],
             **values,
         )
+
+    def with_known_covariates(self, known: Trajectories) -> Trajectories:
+        """Fill missing covariates of agents by those that are known of them."""
+        if known.covariates is None:
+            return self
+        rows = {label: row for row, label in enumerate(known.agent_ids)}
+        none = torch.full((known.covariates.shape[1],), torch.nan, dtype=torch.float64)
+        before = torch.stack([known.covariates[rows[label]] if label in rows else none for label in self.agent_ids])
+        own = before if self.covariates is None else torch.where(self.covariates.isnan(), before, self.covariates)
+        return replace(self, covariates=own)
 
     def rows_of_agents(self, agents: Tensor) -> Tensor:
         """Rows that start a transition of the agents with these indices."""

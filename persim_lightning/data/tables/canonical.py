@@ -48,13 +48,15 @@ def load_recorded_trajectories(path: Path, schema: Schema) -> Trajectories:
         If the table is missing or malformed.
     """
     table, names = read_table(path), additional_columns(schema)
-    missing = [name for key, name in names.items() if key == "clock" and name not in table.column_names]
+    needed = (schema.agent, schema.episode, schema.time, names["clock"])
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise TableError(f"{path}: no column '{missing[0]}'")
+    # Adding agents keeps their order, but reading sorts by id.
+    table = table.sort_by([(name, "ascending") for name in (schema.agent, schema.episode, schema.time)])
     given = {key: table[name].to_numpy() for key, name in names.items() if name in table.column_names}
     table = table.drop_columns([name for name in names.values() if name in table.column_names])
     trajectories = trajectories_from_table(table, schema, str(path), given["clock"], given.get("duration"))
-    # The table was written in the order of the trajectories.
     if "inserted" in given:
         trajectories = replace(trajectories, inserted=torch.from_numpy(given["inserted"].copy()))
     rows = [given[key] for key in names if key.startswith("covariate ") and key in given]

@@ -98,9 +98,9 @@ def own_events(trajectory: Trajectories, coordinates: list[int]) -> Trajectories
     times = np.r_[0.0, np.cumsum(trajectory.duration[:-1].double().numpy())]
     spread = trajectory.action[:, coordinates].double().numpy()
     own = np.zeros_like(spread)
+    first = np.searchsorted(times, times - 1.0 + 1e-6, side="right")
     for row in range(len(own)):
-        active = (times[row] - times[:row]) < 1.0 - 1e-6
-        own[row] = spread[row] - own[:row][active].sum(0)
+        own[row] = spread[row] - own[first[row] : row].sum(0)
     # Rounding leaves crumbs where nothing happened.
     own[np.abs(own) < 1e-5 * np.abs(spread).max(initial=1e-30)] = 0.0
     action = trajectory.action.clone()
@@ -124,15 +124,20 @@ def _spread(
     happens = times[(values != 0).any(1)]
     ends = happens + 1.0
     # Ends within rounding of a row need no row of their own.
-    near = np.abs(ends[:, None] - times[None]).min(1) < 1e-6 if len(ends) else np.zeros(0, dtype=bool)
+    after = np.searchsorted(times, ends).clip(1, len(times) - 1) if len(times) > 1 else np.zeros(len(ends), dtype=int)
+    near = np.minimum(np.abs(ends - times[after]), np.abs(ends - times[after - 1])) < 1e-6
     new = np.unique(ends[~near & (ends < times[-1])].round(9))
     every = np.r_[times, new]
     order = np.argsort(every, kind="stable")
     every = every[order]
     inserted = (np.arange(len(order)) >= len(times))[order]
     source = np.maximum.accumulate(np.where(inserted, 0, order))
-    age = every[:, None] - times[None]
-    active = (age >= -1e-9) & (age < 1.0 - 1e-6)
+    total = np.concatenate((np.zeros((1, values.shape[1])), values.cumsum(0)))
+    begun = np.searchsorted(times, every + 1e-9, side="right")
+    over = np.searchsorted(times, every - 1.0 + 1e-6, side="right")
+    acting = total[begun] - total[over]
+    # Differences of sums leave crumbs where nothing acts.
+    acting[np.abs(acting) < 1e-9 * np.abs(values).max(initial=1.0)] = 0.0
     spans = np.r_[np.diff(every), 0.0]
     left = (1.0 - (times[-1] - times)).clip(0.0, 1.0) @ values
-    return source + start, inserted, active @ values, spans, left
+    return source + start, inserted, acting, spans, left

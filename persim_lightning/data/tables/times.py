@@ -117,11 +117,22 @@ def calendar_clock(column: pa.ChunkedArray, seconds: np.ndarray, calendar: str |
     calendar : str, optional
         Calendar of a fitted table; chosen by default.
     """
-    if is_number(column.type):
+    if not _contains_dates(column):
         return Clock(seconds, "")
     if calendar is None:
         calendar = _fitting_calendar((seconds * 1e6).round().astype("datetime64[us]"))
     return Clock(clock_times(seconds, calendar), calendar)
+
+
+def _contains_dates(column: pa.ChunkedArray) -> bool:
+    """Whether times are dates, rather than numbers, numbers as text, or durations."""
+    if not pa.types.is_string(column.type):
+        return bool(pa.types.is_date(column.type) or pa.types.is_timestamp(column.type))
+    try:
+        column.cast(pa.float64())
+    except pa.ArrowInvalid:
+        return True
+    return False
 
 
 def clock_times(seconds: np.ndarray, calendar: str) -> np.ndarray:

@@ -67,8 +67,10 @@ def fitted_columns(schema: Schema, present: Sequence[str]) -> TableColumns:
     )
     return TableColumns(
         state=list(schema.state),
-        action=[column.name for column in schema.action_columns if column.name not in schema.inputs],
+        action=[column.name for column in schema.user_actions if column.name not in schema.inputs],
+        categorical=[name for name, categories in schema.action_columns if categories is not None],
         inputs=list(schema.inputs),
+        fill=dict(schema.fill),
         covariates=[name for name, _ in schema.covariates if name in present],
         events=list(schema.events),
         agent=schema.agent,
@@ -126,7 +128,9 @@ def user_trajectories(
     clock = calendar_clock(table[columns.time], seconds, calendar)
     table = clean_actions(table, columns, source)
     events = find_events(table, columns, is_uneven(table, columns, source, clock.time))
-    table, kept = merge_simultaneous(table, columns, events, clock.time, source)
+    kept = np.arange(table.num_rows)
+    if columns.step != "row":
+        table, kept = merge_simultaneous(table, columns, events, clock.time, source)
     with derived_from(kept):
         return _merged_trajectories(
             table, columns, source, fitted, events, Clock(clock.time[kept], clock.calendar), seconds[kept], max_duration
@@ -176,6 +180,7 @@ def _merged_trajectories(
         covariates=infer_covariates(table, columns, source),
         bounds={name: (low, high) for name, (low, high) in columns.bounds.items()},
         double=_needs_double(table, columns, source),
+        fill=dict(columns.fill),
     )
     if fitted is None:
         warn_of_constant_actions(table, columns, source)
@@ -242,7 +247,11 @@ def _digits_needed(table: pa.Table, agent: str, name: str) -> float:
     column = table[name]
     values = column.cast(pa.float64(), safe=False)
     # Differences of integers are exact, even where float64 would round the integers themselves.
-    shifted = pc.subtract(column, pc.min(column)).cast(pa.float64()) if pa.types.is_integer(column.type) else values
+    shifted = (
+        pc.subtract(column, pc.min(column)).cast(pa.float64(), safe=False)
+        if pa.types.is_integer(column.type)
+        else values
+    )
     pairs = pa.table({"agent": table[agent], "value": pc.if_else(pc.is_finite(values), shifted, None)})
     spread = pairs.group_by("agent").aggregate([("value", "stddev")])["value_stddev"].to_numpy()
     spread = spread[spread > 0]
