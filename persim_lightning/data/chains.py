@@ -63,7 +63,10 @@ def chain_rows(trajectories: Trajectories, rows: Tensor) -> tuple[Tensor, Tensor
 
 
 def _first_known(observed: NDArray[np.bool_]) -> int:
-    """First complete row of a trajectory, or else the first from which every coordinate that is ever seen is known."""
+    """First complete row of a trajectory, or the first from which every coordinate that is ever seen is known.
+
+    The latter if none of its first rows, as many as a chain has at most, is complete.
+    """
     complete = np.flatnonzero(observed.sum(1)[:_MAX_ROWS] == observed.shape[1])
     if len(complete):
         return int(complete[0])

@@ -158,8 +158,8 @@ class PredictionScores(NamedTuple):
     r2 : Tensor
         Median over episodes of the variance-weighted R². NaN only if an agent has no scored episode.
     scored, short, diverged : Tensor, int64
-        Numbers of episodes: scored; skipped, because fewer than 4 steps can be compared; scored with a prediction that
-        is not finite (RMSE inf, R² -inf).
+        Numbers of episodes: scored; skipped, because fewer than 4 steps (one of a user's table) can be compared; scored
+        with a prediction that is not finite (RMSE inf, R² -inf).
     """
 
     rmse: Tensor
@@ -249,13 +249,17 @@ def combine_scores(episodes: EpisodeScores, agent: Tensor, num_agents: int) -> P
     """Scores per agent, from those of E episodes whose agents are `agent` (E,), int64."""
     infinite = torch.where(episodes.diverged > 0, torch.inf, 0.0)
     rmse, r2 = episodes.rmse + infinite, episodes.r2 - infinite
-    groups = [(agent == index) & (episodes.scored > 0) for index in range(num_agents)]
+    order = agent.argsort(stable=True)
+    order = order[episodes.scored[order] > 0]
+    scored = torch.bincount(agent[order], minlength=num_agents)
+    groups = order.split(scored.tolist())
+    none = torch.zeros(num_agents, dtype=torch.float64, device=agent.device)
     return PredictionScores(
         rmse=torch.stack([rmse[group].mean() for group in groups]),
         r2=torch.stack([_median(r2[group]) for group in groups]),
-        scored=torch.stack([group.sum() for group in groups]),
-        short=torch.stack([episodes.short[agent == index].sum().long() for index in range(num_agents)]),
-        diverged=torch.stack([episodes.diverged[group].sum().long() for group in groups]),
+        scored=scored,
+        short=none.index_add(0, agent, episodes.short).long(),
+        diverged=none.index_add(0, agent[order], episodes.diverged[order]).long(),
     )
 
 

@@ -21,7 +21,7 @@ def find_events(table: pa.Table, columns: TableColumns, uneven: bool) -> tuple[s
     """Find the numeric action and input columns whose values are events.
 
     In a table whose rows are not evenly spaced, a column counts as events if at least half of its cells are empty or
-    zero; in any table, if some rows have only a value of the column and no state.
+    zero; in any table, if some rows have a value of the column and no state, and others a state and an empty cell.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ def _parsed_dates(column: pa.ChunkedArray, name: str, source: str) -> pa.Chunked
 
 
 class Clock(NamedTuple):
-    """Times of a table's rows in one unit, and the base step.
+    """Times of a table's rows in one unit.
 
     Attributes
     ----------
