@@ -26,10 +26,20 @@ def covariate_prior(factors: Tensor, known: np.ndarray, wanted: np.ndarray) -> F
     FactorPrior or None
         None if there are too few agents, or nothing differs between them.
     """
-    filled, asked = without_missing(known, wanted)
+    _, asked = without_missing(known, wanted)
+    found = covariate_map(factors, known, bool((asked > 0).all()))
+    return None if found is None else found(asked)
+
+
+def covariate_map(factors: Tensor, known: np.ndarray, logarithms: bool) -> CovariateMap | None:
+    """Estimate the map from covariates (N, C), NaN where missing, to factors (M, N, R).
+
+    None if there are too few agents, or nothing differs between them.
+    """
+    filled, _ = without_missing(known, known)
     if len(filled) < MIN_AGENTS or not (filled != filled[:1]).any():
         return None
-    return CovariateMap(filled, factors.detach(), logarithms=bool((asked > 0).all()))(asked)
+    return CovariateMap(filled, factors.detach(), logarithms)
 
 
 def without_missing(known: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

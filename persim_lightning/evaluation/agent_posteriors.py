@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from persim_lightning.adaptation.covariate_prior import covariate_prior
+from persim_lightning.adaptation.covariate_prior import covariate_map, without_missing
 from persim_lightning.adaptation.posterior import FactorPosterior, FactorPrior, fit_posterior, population_prior
 from persim_lightning.data.chains import sample_batches
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.models.population import FittedPopulation
+from persim_lightning.models.population import FittedPopulation, KeptMap
 from persim_lightning.types import Chains, Transitions
 
 
@@ -30,44 +30,50 @@ def agent_posterior(
     tail : float
         Share of every trajectory, at its tail, that is left out.
     """
-    simulator = population.simulator
     index = {label: row for row, label in enumerate(recorded.agent_ids)}
+    labels = [population.agent_ids[agent] for agent in agents.tolist()]
+    prior = None
     # Agents that were adapted from covariates alone have no rows.
-    positions = {
-        index[population.agent_ids[agent]]: position
-        for position, agent in enumerate(agents.tolist())
-        if population.agent_ids[agent] in index
-    }
-    position = torch.full((recorded.num_agents,), -1)
-    position[torch.tensor(list(positions), dtype=torch.int64)] = torch.tensor(
-        list(positions.values()), dtype=torch.int64
-    )
+    if recorded.covariates is not None and all(label in index for label in labels):
+        own = recorded.covariates[[index[label] for label in labels]]
+        prior = prior_of_covariates(population, recorded, own, tail)
+    return _posterior(population, recorded, agents, prior or population_prior(population.simulator), tail)
+
+
+def _posterior(
+    population: FittedPopulation, recorded: Trajectories, agents: Tensor, prior: FactorPrior, tail: float
+) -> FactorPosterior:
+    """Compute the posterior of agents (B,) under a prior; those without rows keep it."""
+    place = {population.agent_ids[agent]: position for position, agent in enumerate(agents.tolist())}
+    position = torch.tensor([place.get(label, -1) for label in recorded.agent_ids], dtype=torch.int64)
     rows, _ = recorded.split_rows(tail)
     rows = rows[position[recorded.row_agent()[rows]] >= 0]
 
     def batches() -> Iterator[Transitions | Chains]:
-        for batch in sample_batches(recorded, rows, simulator.walls.contacts):
+        for batch in sample_batches(recorded, rows, population.simulator.walls.contacts):
             yield batch._replace(agent=position[batch.agent])
 
-    prior = None
-    if len(positions) == len(agents) and recorded.covariates is not None:
-        own = torch.argsort(position)[-len(agents) :]
-        prior = prior_of_covariates(population, recorded, recorded.covariates[own])
-    return fit_posterior(simulator, prior or population_prior(simulator), len(agents), batches)
+    return fit_posterior(population.simulator, prior, len(agents), batches)
 
 
 def prior_of_covariates(
-    population: FittedPopulation, recorded: Trajectories | None, covariates: Tensor | None
+    population: FittedPopulation, recorded: Trajectories | None, covariates: Tensor | None, tail: float = 0.0
 ) -> FactorPrior | None:
     """Predict the prior of agents from covariates (K, C) that are columns of their table.
+
+    The map is estimated from posteriors under the population's prior: factors under the map's own prior would have been
+    shrunk to it, and every new estimate would be narrower.
 
     Parameters
     ----------
     population : FittedPopulation
+        Keeps the map, so that it is estimated once.
     recorded : Trajectories or None
-        Trajectories of its agents, whose covariates and factors determine the map.
+        Trajectories of its agents, whose covariates and rows determine the map.
     covariates : Tensor, shape (K, C), or None
         NaN where missing.
+    tail : float
+        As for :func:`agent_posterior`.
 
     Returns
     -------
@@ -76,8 +82,15 @@ def prior_of_covariates(
     """
     if recorded is None or recorded.covariates is None or covariates is None:
         return None
-    factors = population.simulator.agent_encoder.table()[:, population.index(recorded.agent_ids)]
-    return covariate_prior(factors, recorded.covariates.numpy(), covariates.numpy())
+    known = recorded.covariates.numpy()
+    logarithms = bool((without_missing(known, covariates.numpy())[1] > 0).all())
+    kept = population.covariate_map
+    if kept is None or kept.covariates is not recorded.covariates or kept.key != (tail, logarithms):
+        agents = population.index(recorded.agent_ids)
+        factors = _posterior(population, recorded, agents, population_prior(population.simulator), tail).mean
+        found = covariate_map(factors, known, logarithms)
+        kept = population.covariate_map = KeptMap(recorded.covariates, (tail, logarithms), found)
+    return None if kept.map is None else kept.map(without_missing(known, covariates.numpy())[1])
 
 
 @torch.no_grad()

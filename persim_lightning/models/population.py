@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,23 @@ FORMAT = 4
 _WITHOUT_PRIOR = 3
 
 
+class KeptMap(NamedTuple):
+    """A map from covariates to the prior of factors, and what it was estimated from.
+
+    Attributes
+    ----------
+    covariates : Tensor, shape (N, C)
+    key : tuple
+        Further settings.
+    map : callable, (ndarray (K, C)) -> prior, or None
+        None if there is no map.
+    """
+
+    covariates: Tensor
+    key: tuple[float, bool]
+    map: Callable[[np.ndarray], Any] | None
+
+
 class FittedPopulation:
     """Simulators of all agents of a population.
 
@@ -40,6 +58,7 @@ class FittedPopulation:
         self.simulator, self.schema = simulator.eval(), schema
         self.agent_ids = tuple(agent_ids)
         self._index = {label: index for index, label in enumerate(self.agent_ids)}
+        self.covariate_map: KeptMap | None = None
 
     def index(self, agents: Sequence[int | str]) -> Tensor:
         """Return the agent indices of ids, shape (B,).

@@ -1,5 +1,6 @@
 """Tables after the fit: history, new agents and rows to come are read as the fitted table was."""
 
+import copy
 import datetime
 
 import numpy as np
@@ -15,6 +16,8 @@ from persim_lightning.data.tables.canonical import trajectories_from_table
 from persim_lightning.data.tables.events import spread_events
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import PersimError, TableError
+from persim_lightning.evaluation.agent_posteriors import prior_of_covariates, refit_on_all_rows
+from persim_lightning.models.population import FittedPopulation
 from tests.tanks import tanks
 
 QUICK = {"epochs": 2, "rank": 2, "members": 2, "hidden_width": 4, "progress": False}
@@ -68,6 +71,22 @@ def test_a_covariate_of_zero_has_a_prior_where_all_fitted_ones_are_positive():
     known = np.arange(1.0, 13)[:, None]
     assert covariate_prior(factors, known, np.array([[5.0], [0.0]])).mean.isfinite().all()
     assert covariate_prior(factors[:, :5], known[:5], known[:5]) is None
+
+
+def test_the_prior_of_covariates_is_estimated_once_and_does_not_narrow(covered):
+    recorded = covered.trajectories
+    population = FittedPopulation(copy.deepcopy(covered.population.simulator), covered.schema, covered.agents)
+    before = prior_of_covariates(population, recorded, recorded.covariates)
+    kept = population.covariate_map
+    refit_on_all_rows(population, recorded)
+    assert population.covariate_map is kept
+    population.covariate_map = None
+    after = prior_of_covariates(population, recorded, recorded.covariates)
+    torch.testing.assert_close(after.covariance, before.covariance)
+    # A fit, its adaptation and its intervals agree.
+    factors = covered.population.simulator.agent_encoder.table()
+    torch.testing.assert_close(population.simulator.agent_encoder.table(), factors, rtol=1e-4, atol=1e-5)
+    assert covered.population.covariate_map is None or covered.population.covariate_map.key[0] == 0.0
 
 
 def coded(codes=("01", "02"), last=None):
