@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration, floored_spread
+from persim_lightning.api.inputs import check_level
 from persim_lightning.data.tables.actions import clean_actions, encode_columns
-from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column
+from persim_lightning.data.tables.arrow import plain_types, set_column
 from persim_lightning.data.tables.canonical import unused_name
 from persim_lightning.data.tables.checks import check_rows
 from persim_lightning.data.tables.events import spread_events
 from persim_lightning.data.tables.filling import fill_actions
 from persim_lightning.data.tables.times import clock_times, row_times
-from persim_lightning.data.tables.user import fitted_columns
+from persim_lightning.data.tables.user import canonical_column, fitted_columns
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import ConfigurationError, TableError
 from persim_lightning.evaluation.filtering import PaddedRows, filter_rows
 from persim_lightning.evaluation.intervals import believed_factors
 from persim_lightning.models.population import FittedPopulation
 
-NO_CALIBRATION = "intervals need held-out tails of trajectories, which this simulator was fitted without"
 # Base steps after the last recorded row above which a time must be a mistake.
 _LONGEST = 10_000
 # Agents that are forecast at once.
@@ -84,10 +84,7 @@ def forecast_rows(
         If a column is missing, an agent is unknown, a time is not after the agent's last recorded row, or an action is
         empty.
     """
-    if level is not None:
-        if calibration is None:
-            raise ConfigurationError(NO_CALIBRATION)
-        calibration.check(level)
+    check_level(calibration, level)
     schema = population.schema
     columns = fitted_columns(schema, ())
     names = [schema.agent, schema.time, *columns.acting]
@@ -96,10 +93,8 @@ def forecast_rows(
         have = ", ".join(future.column_names)
         raise TableError(f"{source}: missing column(s) {', '.join(missing)}; the table has {have}")
     asked = plain_types(future.select(names))
-    asked = set_column(asked, schema.agent, id_column(asked[schema.agent], schema.agent, source))
-    for name in columns.acting:
-        if name not in columns.categorical:
-            asked = set_column(asked, name, numeric_text(asked[name]))
+    for name in names:
+        asked = set_column(asked, name, canonical_column(asked[name], name, columns, source))
     asked = clean_actions(asked, columns, source)
     seconds = row_times(asked[schema.time], schema.time, source)
     asked = fill_actions(asked, columns, schema.events, source, seconds)
@@ -307,10 +302,8 @@ def predict_rows(
     """
     simulator, rows = population.simulator, PaddedRows.of(joined, torch.arange(joined.num_trajectories))
     agents = population.index(joined.agent_ids)
-    future = torch.ones(len(joined.state), dtype=torch.bool)
+    future = joined.in_table()
     future[joined.offsets[:-1]] = False
-    if joined.inserted is not None:
-        future &= ~joined.inserted
     step = (torch.arange(len(joined.state)) - joined.offsets[:-1].repeat_interleave(joined.lengths))[future]
     number = torch.arange(joined.num_trajectories).repeat_interleave(joined.lengths)[future]
     factors = simulator.agent_encoder(agents.expand(simulator.members, -1))

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.data.tables.actions import encode_actions
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.times import row_times
@@ -33,6 +34,22 @@ def check_positive(**values: int) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise ConfigurationError(f"{name} {value!r} must be a positive integer")
+
+
+def check_level(calibration: Calibration | None, level: float | None) -> None:
+    """Refuse a level of intervals that are not calibrated; None asks for no intervals.
+
+    Raises
+    ------
+    ConfigurationError
+    """
+    if level is None:
+        return
+    if calibration is None:
+        raise ConfigurationError(
+            "intervals need held-out tails of trajectories, which this simulator was fitted without"
+        )
+    calibration.check(level)
 
 
 def state_array(state: State, schema: Schema) -> np.ndarray:
@@ -134,10 +151,7 @@ def find_moment(recorded: Trajectories, agent: int | str, t: Any, episode: int) 
     distances = times[of_agent].sort().values.diff()
     apart = distances[distances > 0]
     tolerance = _SAME_TIME * (recorded.schema.step or (float(apart.min()) if len(apart) else 0.0))
-    found = of_agent & ((times - moment).abs() <= tolerance)
-    if recorded.inserted is not None:
-        found &= ~recorded.inserted
-    rows = found.nonzero()[:, 0].tolist()
+    rows = (of_agent & recorded.in_table() & ((times - moment).abs() <= tolerance)).nonzero()[:, 0].tolist()
     if not 0 <= episode < len(rows):
         times = times[of_agent]
         raise ConfigurationError(

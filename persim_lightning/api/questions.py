@@ -13,8 +13,8 @@ from torch import Tensor
 
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.api.answers import Plan, Prediction
-from persim_lightning.api.forecasting import NO_CALIBRATION, forecast_rows, predict_rows
-from persim_lightning.api.inputs import State, action_array, check_positive, find_moment, state_array
+from persim_lightning.api.forecasting import forecast_rows, predict_rows
+from persim_lightning.api.inputs import State, action_array, check_level, check_positive, find_moment, state_array
 from persim_lightning.api.planning import encoded_inputs, plan_actions
 from persim_lightning.api.what_if import what_if_rows
 from persim_lightning.data.tables.actions import decode_actions
@@ -22,7 +22,7 @@ from persim_lightning.data.tables.sources import as_table, like
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
-from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.intervals import rollout_spread
 from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
@@ -53,7 +53,7 @@ class Questions(ABC):
     ) -> None:
         # States that were not observed are estimated by the simulator from here on.
         self.population = population
-        self.trajectories = replace(trajectories, state=filtered_states(population, trajectories))
+        self.trajectories = filtered(population, trajectories)
         self.outcomes, self.calibration = outcomes, calibration
 
     @property
@@ -250,13 +250,11 @@ class Questions(ABC):
         encoded = None if actions is None else action_array(actions, self.schema)
         if row == last if encoded is None else not len(encoded):
             raise ConfigurationError(f"agent {agent}: no actions are recorded after this time: give actions")
-        self._check_level(level)
+        check_level(self.calibration, level)
         rows, acted = what_if_rows(self.trajectories, row, encoded)
         predicted = predict_rows(self.population, self.trajectories, self.calibration, rows, level)
         first, none = rows.state[:1].numpy(), np.zeros_like(predicted.width[:1])
-        recorded = self.trajectories.state[row : last + 1].numpy()
-        if self.trajectories.inserted is not None:
-            recorded = recorded[~self.trajectories.inserted[row : last + 1].numpy()]
+        recorded = self.trajectories.state[row : last + 1][self.trajectories.in_table()[row : last + 1]].numpy()
         start = np.broadcast_to(first, (len(predicted.members), *first.shape))
         return Prediction(
             self.schema.state,
@@ -264,22 +262,15 @@ class Questions(ABC):
             decode_actions(acted, self.schema),
             recorded=recorded,
             half_width=None if level is None else np.concatenate((none, predicted.width)),
-            limits=np.array(self.schema.limits).T if self.schema.bounds else None,
+            limits=self._limits(),
             elapsed=np.concatenate(([0.0], predicted.elapsed)),
         )
 
-    def _check_level(self, level: float | None) -> None:
-        if level is None:
-            return
-        if self.calibration is None:
-            raise ConfigurationError(NO_CALIBRATION)
-        self.calibration.check(level)
-
     def _predict(self, agent: int | str, state: np.ndarray, actions: np.ndarray, level: float | None) -> Prediction:
         members = self.population.rollout(agent, state, actions)
-        limits = np.array(self.schema.limits).T if self.schema.bounds else None
-        prediction = Prediction(self.schema.state, members, decode_actions(actions, self.schema), limits=limits)
-        self._check_level(level)
+        acted = decode_actions(actions, self.schema)
+        prediction = Prediction(self.schema.state, members, acted, limits=self._limits())
+        check_level(self.calibration, level)
         if level is None or self.calibration is None:
             return prediction
         row = torch.as_tensor(state)[None], torch.as_tensor(actions, dtype=self.trajectories.action.dtype)[None]
@@ -287,6 +278,9 @@ class Questions(ABC):
         width = self.calibration.half_width(spread, level)[0]
         start = np.zeros((1, width.shape[1]), dtype=np.float32)
         return replace(prediction, half_width=np.concatenate((start, width.float().numpy())))
+
+    def _limits(self) -> np.ndarray | None:
+        return np.array(self.schema.limits).T if self.schema.bounds else None
 
 
 def _never(states: Tensor) -> Tensor:

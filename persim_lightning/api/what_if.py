@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from persim_lightning.data.tables.events import own_events, spread_events
 from persim_lightning.data.trajectories import Trajectories
@@ -36,7 +35,7 @@ def what_if_rows(recorded: Trajectories, row: int, actions: np.ndarray | None) -
     whole = recorded.trajectory(number)
     assert whole.duration is not None
     events = [recorded.schema.action.index(name) for name in recorded.schema.events]
-    kept = _in_table(whole)
+    kept = whole.in_table()
     time = torch.cat((torch.zeros(1).double(), whole.duration[:-1].double().cumsum(0)))[kept]
     acted = own_events(whole, events).action[kept]
     start = int(kept[: row - int(recorded.offsets[number])].sum())
@@ -56,21 +55,12 @@ def what_if_rows(recorded: Trajectories, row: int, actions: np.ndarray | None) -
         **unknown,
     )
     spread = spread_events(changed, events)
-    return _from_row(spread, int(_in_table(spread).nonzero()[start])), asked.numpy()
-
-
-def _in_table(trajectories: Trajectories) -> Tensor:
-    """Rows that were not inserted, shape (R,), bool."""
-    if trajectories.inserted is None:
-        return torch.ones(len(trajectories.state), dtype=torch.bool)
-    return ~trajectories.inserted
+    return _from_row(spread, int(spread.in_table().nonzero()[start])), asked.numpy()
 
 
 def _from_row(whole: Trajectories, start: int) -> Trajectories:
     """Remove the rows before one whose state is the only one that is known."""
-    names = ("state", "action", "delta", "duration", "inserted")
-    rows: dict[str, Any] = {name: getattr(whole, name) for name in names}
-    rows = {name: None if value is None else value[start:] for name, value in rows.items()}
+    rows = whole.rows(slice(start, None))
     observed = torch.zeros_like(rows["state"], dtype=torch.bool)
     observed[0] = True
-    return replace(whole, offsets=torch.tensor([0, len(observed)]), observed=observed, **rows)
+    return replace(whole, offsets=torch.tensor([0, len(observed)]), **{**rows, "observed": observed})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from persim_lightning.callbacks.wandb_log import log_figure, log_table
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.horizon import HORIZONS, HorizonR2
 from persim_lightning.evaluation.prediction import (
     EpisodeWindows,
@@ -73,7 +72,7 @@ class RolloutScores(pl.Callback):
             return
         assert isinstance(pl_module, PerSimModule)
         if test.observed is not None:
-            test = replace(test, state=filtered_states(pl_module.personalized_copy(), test))
+            test = filtered(pl_module.personalized_copy(), test)
         share = slice(trainer.global_rank, None, trainer.world_size)
         self.scores = score_share(pl_module.simulator, self._population_index(trainer, test), test, share)
         if trainer.is_global_zero:

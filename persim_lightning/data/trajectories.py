@@ -14,6 +14,8 @@ from persim_lightning.types import Schema, Statistics, Transitions, WallContacts
 
 # An extreme value is a wall if at least so many states have exactly this value.
 WALL_CONTACTS = 10
+# Tensors with an entry for every row.
+_ROW_TENSORS = ("state", "action", "delta", "reward", "time", "observed", "duration", "inserted")
 # Scale of a Δ that is always zero; small enough to round every prediction to zero.
 _ZERO_DELTA_SCALE = 1e-20
 
@@ -81,6 +83,15 @@ class Trajectories:
         """Return which coordinates were observed, shape (R, D), bool."""
         return torch.ones_like(self.state, dtype=torch.bool) if self.observed is None else self.observed
 
+    def in_table(self) -> Tensor:
+        """Return which rows are in the user's table, and were not inserted, shape (R,), bool."""
+        return torch.ones(len(self.state), dtype=torch.bool) if self.inserted is None else ~self.inserted
+
+    def rows(self, index: Tensor | slice) -> dict[str, Any]:
+        """Select rows of all tensors that have one for every row, by name."""
+        values = {name: getattr(self, name) for name in _ROW_TENSORS}
+        return {name: None if value is None else value[index] for name, value in values.items()}
+
     @property
     def num_agents(self) -> int:
         return len(self.agent_ids)
@@ -139,10 +150,7 @@ class Trajectories:
     def trajectory(self, number: int) -> Trajectories:
         """Select one trajectory by its number."""
         start, end = self.offsets[number : number + 2].tolist()
-        names = ("state", "action", "delta", "reward", "time", "observed", "duration", "inserted")
-        rows = {name: getattr(self, name) for name in names}
         agent = int(self.agent[number])
-        values: dict[str, Any] = {name: None if value is None else value[start:end] for name, value in rows.items()}
         return Trajectories(
             schema=self.schema,
             agent_ids=(self.agent_ids[agent],),
@@ -151,7 +159,7 @@ class Trajectories:
             terminated=self.terminated[[number]],
             final_action=None if self.final_action is None else self.final_action[[number]],
             covariates=None if self.covariates is None else self.covariates[[agent]],
-            **values,
+            **self.rows(slice(start, end)),
         )
 
     def with_known_covariates(self, known: Trajectories) -> Trajectories:
@@ -178,11 +186,6 @@ class Trajectories:
         order = new_index[self.agent].argsort(stable=True)
         selected = order[new_index[self.agent[order]] < len(agents)]
         rows = torch.cat([torch.arange(*self.offsets[number : number + 2].tolist()) for number in selected.tolist()])
-        values: dict[str, Any] = {
-            name: None if value is None else value[rows]
-            for name, value in vars(self).items()
-            if name in ("state", "action", "delta", "reward", "time", "observed", "duration", "inserted")
-        }
         final = None if self.final_action is None else self.final_action[selected]
         return Trajectories(
             schema=self.schema,
@@ -192,7 +195,7 @@ class Trajectories:
             terminated=self.terminated[selected],
             final_action=final,
             covariates=None if self.covariates is None else self.covariates[[old_index[label] for label in agents]],
-            **values,
+            **self.rows(rows),
         )
 
     def action_range(self) -> tuple[Tensor, Tensor]:

@@ -83,14 +83,15 @@ def prior_of_covariates(
     if recorded is None or recorded.covariates is None or covariates is None:
         return None
     known = recorded.covariates.numpy()
-    logarithms = bool((without_missing(known, covariates.numpy())[1] > 0).all())
+    _, wanted = without_missing(known, covariates.numpy())
+    logarithms = bool((wanted > 0).all())
     kept = population.covariate_map
     if kept is None or kept.covariates is not recorded.covariates or kept.key != (tail, logarithms):
         agents = population.index(recorded.agent_ids)
         factors = _posterior(population, recorded, agents, population_prior(population.simulator), tail).mean
         found = covariate_map(factors, known, logarithms)
         kept = population.covariate_map = KeptMap(recorded.covariates, (tail, logarithms), found)
-    return None if kept.map is None else kept.map(without_missing(known, covariates.numpy())[1])
+    return None if kept.map is None else kept.map(wanted)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -88,6 +89,11 @@ def filter_rows(simulator: Simulator, factors: Tensor, rows: PaddedRows) -> Tens
         anchor = torch.where(changed[:, None], estimate, anchor)
         share = torch.where(changed, 0.0, share)
     return torch.stack(estimates, dim=2)
+
+
+def filtered(population: FittedPopulation, recorded: Trajectories) -> Trajectories:
+    """Replace the states of recorded trajectories that were not observed by :func:`filtered_states`."""
+    return recorded if recorded.observed is None else replace(recorded, state=filtered_states(population, recorded))
 
 
 def filtered_states(population: FittedPopulation, recorded: Trajectories) -> Tensor:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import PersimWarning
 from persim_lightning.evaluation.agent_posteriors import refit_on_all_rows
-from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.intervals import calibrate
 from persim_lightning.models.population import FittedPopulation
 
@@ -67,4 +66,4 @@ def calibrate_by_second_fit(
 
 
 def _calibrate(population: FittedPopulation, trajectories: Trajectories, tail: float) -> Calibration | None:
-    return calibrate(population, replace(trajectories, state=filtered_states(population, trajectories)), tail)
+    return calibrate(population, filtered(population, trajectories), tail)

@@ -127,6 +127,19 @@ class EpisodeWindows:
         number = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         return self.select(rows[number < count][:limit])
 
+    def observed_mask(self) -> Tensor:
+        """Return which coordinates of the targets were observed, shape (E, H, D), bool."""
+        if self.observed is not None:
+            return self.observed
+        valid = torch.arange(self.target.shape[1], device=self.steps.device) < self.steps[:, None]
+        return valid[..., None].expand_as(self.target)
+
+    def elapsed(self) -> Tensor:
+        """Return the base steps since the start, shape (E, H)."""
+        if self.duration is None:
+            return torch.arange(1.0, self.target.shape[1] + 1).expand(self.target.shape[:2])
+        return self.duration.cumsum(1)
+
     def trimmed(self) -> EpisodeWindows:
         """Remove the steps that no window has."""
         horizon = int(self.steps.max())
@@ -210,19 +223,7 @@ class EpisodeScores(NamedTuple):
 
 def score_windows(predicted: Tensor, windows: EpisodeWindows) -> EpisodeScores:
     """Compare predicted states (E, H, D) with those of windows."""
-    if windows.observed is not None:
-        return _score_observed(predicted.double(), windows.target.double(), windows.observed, windows.minimum)
-    return score_episodes(predicted, windows.target, windows.steps, windows.minimum)
-
-
-def score_episodes(predicted: Tensor, target: Tensor, steps: Tensor, minimum: int = MIN_STEPS) -> EpisodeScores:
-    """Compare the leading `steps` (E,) of predicted with true states, (E, H, D) each; at least `minimum` steps."""
-    valid = (torch.arange(target.shape[1], device=steps.device) < steps[:, None])[..., None]
-    return _score_observed(predicted.double(), target.double(), valid.expand_as(target), minimum)
-
-
-def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor, minimum: int) -> EpisodeScores:
-    """Score the observed coordinates (E, H, D) of episodes."""
+    predicted, target, observed = predicted.double(), windows.target.double(), windows.observed_mask()
     error = torch.where(observed, predicted - target, 0.0).square()
     count = observed.sum(1)
     mean = torch.where(observed, target, 0.0).sum(1) / count.clamp(min=1)
@@ -232,7 +233,7 @@ def _score_observed(predicted: Tensor, target: Tensor, observed: Tensor, minimum
     total = spread.sum(-1)
     perfect = torch.where(error.sum((1, 2)) > 0, 0.0, 1.0).double()
     rmse = (error.sum((1, 2)) / count.sum(-1).clamp(min=1)).sqrt()
-    scored = observed.any(-1).sum(1) >= minimum
+    scored = observed.any(-1).sum(1) >= windows.minimum
     diverged = scored & ~torch.isfinite(rmse)
     finite = scored & ~diverged
     r2 = torch.where(total > 0, 1 - residual / total, perfect)

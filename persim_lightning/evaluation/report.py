@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from persim_lightning.data.tables.user import read_like
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.errors import PersimError
-from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.prediction import EpisodeWindows, predict, score_predictions, window_parts
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.support.terminal import print_table
@@ -49,7 +48,7 @@ def evaluate(personalized: FittedPopulation, path: Path) -> list[dict[str, Any]]
         population = personalized.index(test.agent_ids)
     except PersimError as error:
         raise PersimError(f"{path}: {error}") from error
-    test = replace(test, state=filtered_states(personalized, test))
+    test = filtered(personalized, test)
     records = score_predictions(personalized.simulator, population, test).to_records(test.agent_ids)
     for record, errors in zip(records, _errors_by_state(personalized, population, test), strict=True):
         record["rmse_by_state"] = dict(zip(test.schema.state, errors.tolist(), strict=True))
@@ -62,8 +61,7 @@ def _errors_by_state(personalized: FittedPopulation, population: Tensor, test: T
     total = torch.zeros(test.num_agents, test.schema.state_dim, dtype=torch.float64)
     count = torch.zeros_like(total)
     for _, window in window_parts(windows, torch.arange(len(windows.agent)), torch.device("cpu")):
-        valid = (torch.arange(window.target.shape[1]) < window.steps[:, None])[..., None].expand_as(window.target)
-        valid = valid if window.observed is None else window.observed
+        valid = window.observed_mask()
         error = predict(personalized.simulator, population[window.agent], window) - window.target
         total.index_add_(0, window.agent, torch.where(valid, error, 0.0).double().square().sum(1))
         count.index_add_(0, window.agent, valid.double().sum(1))

@@ -56,19 +56,13 @@ class ComparedRollouts:
         for agent in list(dict.fromkeys(self.agents))[:_MAX_AGENTS]:
             row = self.agents.index(agent)
             steps, start = int(self.windows.steps[row]), self.windows.start[row][None]
-            target = torch.where(self._observed()[row], self.windows.target[row], torch.nan)
+            target = torch.where(self.windows.observed_mask()[row], self.windows.target[row], torch.nan)
             mean, recorded = (torch.cat((start, values[:steps])).numpy() for values in (self.predicted[row], target))
             half = self.half_width
             width = None if half is None else torch.cat((torch.zeros_like(start), half[row, :steps])).numpy()
-            elapsed = torch.cat((torch.zeros(1), elapsed_steps(self.windows)[row, :steps])).numpy()
+            elapsed = torch.cat((torch.zeros(1), self.windows.elapsed()[row, :steps])).numpy()
             episodes.append(Episode(agent, elapsed, mean, recorded, width))
         return episodes
-
-    def _observed(self) -> Tensor:
-        """Which coordinates of the targets were observed, shape (E, H, D), bool."""
-        valid = torch.arange(self.predicted.shape[1]) < self.windows.steps[:, None]
-        observed = self.windows.observed
-        return valid[..., None].expand_as(self.predicted) if observed is None else observed & valid[..., None]
 
     def curves(self) -> list[Horizon]:
         """Return errors by horizon for every agent, or for all together if there are many."""
@@ -81,7 +75,7 @@ class ComparedRollouts:
         ]
 
     def _curve(self, label: str, rows: list[int]) -> Horizon:
-        valid = self._observed()[rows]
+        valid = self.windows.observed_mask()[rows]
         valid = valid[:, : int(self.windows.steps[rows].max())]
         error = self.predicted[rows, : valid.shape[1]] - self.windows.target[rows, : valid.shape[1]]
         count = valid.sum((0, 2))
@@ -95,13 +89,6 @@ class ComparedRollouts:
             return Horizon(label, rmse, None)
         inside = (error.abs() <= self.half_width[rows, : valid.shape[1]]).double()
         return Horizon(label, rmse, mean(inside).numpy())
-
-
-def elapsed_steps(windows: EpisodeWindows) -> Tensor:
-    """Base steps since the start of windows, shape (E, H)."""
-    if windows.duration is None:
-        return torch.arange(1.0, windows.target.shape[1] + 1).expand(windows.target.shape[:2])
-    return windows.duration.cumsum(1)
 
 
 def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: float) -> ComparedRollouts | None:
@@ -138,7 +125,7 @@ def compare_rollouts(folder: Path, simulator: PersonalizedSimulator, level: floa
     if simulator.calibration is not None:
         paths = windows.start, windows.action
         spread = rollout_spread(population, simulator.trajectories, index, *paths, duration=windows.duration)
-        half = simulator.calibration.half_width_after(spread, elapsed_steps(windows), level)
+        half = simulator.calibration.half_width_after(spread, windows.elapsed(), level)
     predicted = predict(population.simulator, index, windows)
     scale = population.simulator.state_encoder.state_std
     return ComparedRollouts(recorded, unseen, list(map(str, labels)), windows, predicted, half, scale)

@@ -117,12 +117,12 @@ def _first_rows(simulator: PersonalizedSimulator, agent: int | str) -> dict[str,
     start, end = recorded.offsets[first : first + 2].tolist()
     end = min(end, start + MAX_ROWS + 1)
     duration = torch.ones(end - start) if recorded.duration is None else recorded.duration[start:end]
-    observed = recorded.observed_mask()[start:end].to(torch.float32)
+    observed = recorded.observed_mask()[start:end]
     return {
         "time": recorded.row_time()[start:end].tolist(),
         "duration": duration[:-1].tolist(),
         "state": _array(recorded.state[start:end]),
         # Estimated states are not drawn as recorded ones.
-        "shown": _array(torch.where(observed > 0, recorded.state[start:end], torch.nan)),
+        "shown": _array(torch.where(observed, recorded.state[start:end], torch.nan)),
         "action": _array(recorded.action[start : end - 1].float()),
     }

@@ -8,7 +8,6 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.envs import get_environment
 from persim_lightning.errors import ConfigurationError, FitInterruptedError
 from persim_lightning.evaluation.control import PlanningSettings
-from persim_lightning.evaluation.filtering import filtered_states
+from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.held_out import calibrate_by_second_fit
 from persim_lightning.evaluation.intervals import coverage
 from persim_lightning.models.population import FittedPopulation
@@ -272,7 +271,6 @@ def _complete(run: _Fit) -> list[dict[str, Any]]:
         calibration.save(run.run_dir / CALIBRATION)
     if calibration is None or test is None:
         return []
-    test = replace(test, state=filtered_states(population, test))
-    covered = coverage(population, data.trajectories, calibration, test)
+    covered = coverage(population, data.trajectories, calibration, filtered(population, test))
     write_json(covered, run.run_dir / COVERAGE)
     return covered

@@ -21,6 +21,6 @@ def test_rows_of_uneven_tables_are_compared_at_their_times_where_they_were_obser
     recorded = np.concatenate([episode.recorded[1:] for episode in episodes])
     assert 0 < np.isnan(recorded).mean() < 1
     [first, *_] = compared.curves()
-    own = compared._observed()[:1]
+    own = compared.windows.observed_mask()[:1]
     error = ((compared.predicted - compared.windows.target) / compared.scale)[:1]
     assert first.error[0] == pytest.approx(float(error[0, 0, 0].abs()) if own[0, 0, 0] else np.nan, nan_ok=True)

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 from persim_lightning.errors import TableError
 
+# Ids of the agents, and for every row of a table the index of its agent.
+RowAgents = tuple[Sequence[int | str], np.ndarray]
 # Row of the user's table for each row of a table that was derived from it.
 _original_rows: ContextVar[np.ndarray | None] = ContextVar("_original_rows", default=None)
 
@@ -23,6 +25,12 @@ def derived_from(rows: np.ndarray) -> Iterator[None]:
         yield
     finally:
         _original_rows.reset(token)
+
+
+def row_agents(ids: pa.ChunkedArray) -> RowAgents:
+    """Agents of all rows from a column of ids, none of which is empty."""
+    encoded = ids.combine_chunks().dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -51,7 +59,7 @@ def check_rows(
     bad: np.ndarray,
     problem: str,
     order: np.ndarray | None = None,
-    agents: tuple[Sequence[int | str], np.ndarray] | None = None,
+    agents: RowAgents | None = None,
 ) -> None:
     """Raise an error for the first bad row, if there is one; the message counts the others.
 
@@ -64,28 +72,20 @@ def check_rows(
         What is wrong with the bad rows.
     order : ndarray, shape (R,), optional
         Row of the table for each entry of `bad`; `bad` is in the table's order without it.
-    agents : (ids, ndarray), optional
-        Ids of the agents, and for every row of the table the index of its agent.
+    agents : RowAgents, optional
 
     Raises
     ------
     TableError
     """
-    if bad.any():
-        raise TableError(describe_rows(source, column, bad, problem, order, agents))
-
-
-def describe_rows(
-    source: str,
-    column: str,
-    bad: np.ndarray,
-    problem: str,
-    order: np.ndarray | None = None,
-    agents: tuple[Sequence[int | str], np.ndarray] | None = None,
-) -> str:
-    """Say what is wrong with the first bad row, and count the others; parameters are those of :func:`check_rows`."""
     rows = np.flatnonzero(bad)
-    row = rows[0] if order is None else order[rows[0]]
+    if len(rows):
+        raise TableError(describe_rows(source, column, rows if order is None else order[rows], problem, agents))
+
+
+def describe_rows(source: str, column: str, rows: np.ndarray, problem: str, agents: RowAgents | None = None) -> str:
+    """Say what is wrong with the first of some rows of a table, and count the others."""
+    row = rows[0]
     agent = "" if agents is None else f"agent {agents[0][agents[1][row]]}, "
     original = _original_rows.get()
     row = row if original is None else original[row]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from persim_lightning.data.tables.arrow import set_column
-from persim_lightning.data.tables.checks import describe_rows, is_number
+from persim_lightning.data.tables.checks import describe_rows, is_number, row_agents
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.times import sort_rows
 from persim_lightning.errors import ConfigurationError, PersimWarning
@@ -56,16 +56,14 @@ def _last_known(table: pa.Table, columns: TableColumns, name: str, source: str, 
 
 def warn_of_empty_actions(table: pa.Table, columns: TableColumns, source: str, empty: np.ndarray) -> None:
     """Warn of rows (R,) whose action is empty, so that their step to the next row is not learned from."""
-    if not empty.any():
+    rows = np.flatnonzero(empty)
+    if not len(rows):
         return
-    row = int(empty.argmax())
-    name = next(name for name in columns.acting if table[name][row].as_py() is None)
-    ids = table[columns.agent].combine_chunks().dictionary_encode()
+    name = next(name for name in columns.acting if table[name][int(rows[0])].as_py() is None)
     problem = "empty, so the step to the next row is left out"
-    agents = ids.dictionary.to_pylist(), ids.indices.to_numpy()
+    described = describe_rows(source, name, rows, problem, row_agents(table[columns.agent]))
     warnings.warn(
-        f"{describe_rows(source, name, empty, problem, None, agents)}; fill={{'{name}': 0}} or 'last' says what empty "
-        "cells mean",
+        f"{described}; fill={{'{name}': 0}} or 'last' says what empty cells mean",
         PersimWarning,
         stacklevel=2,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from persim_lightning.data.tables.checks import check_rows, check_type, is_number
+from persim_lightning.data.tables.checks import RowAgents, check_rows, check_type, is_number, row_agents
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.errors import TableError
 
@@ -176,7 +176,7 @@ def _months(dates: np.ndarray) -> np.ndarray:
 
 def sort_rows(
     table: pa.Table, columns: TableColumns, source: str, time: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, tuple[list[int | str], np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray, RowAgents]:
     """Sort the rows of a table by agent, episode and time.
 
     Returns
@@ -184,17 +184,15 @@ def sort_rows(
     order : ndarray, shape (R,), int64
     continues : ndarray, shape (R-1,), bool
         Whether a sorted row belongs to the trajectory of the row before it.
-    agents : (ids, ndarray)
-        Ids of the agents, and for every row of the table the index of its agent.
+    agents : RowAgents
 
     Raises
     ------
     TableError
         If an id is empty.
     """
-    agents = table[columns.agent].combine_chunks().dictionary_encode()
-    check_rows(source, columns.agent, pc.is_null(agents).to_numpy(zero_copy_only=False), "empty agent id")
-    agent, ids = agents.indices.to_numpy(), agents.dictionary.to_pylist()
+    check_rows(source, columns.agent, pc.is_null(table[columns.agent]).to_numpy(), "empty agent id")
+    ids, agent = row_agents(table[columns.agent])
     episode = np.zeros(len(time), dtype=np.int64)
     if columns.episode is not None:
         episodes = table[columns.episode].combine_chunks().dictionary_encode()

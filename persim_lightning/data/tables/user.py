@@ -20,7 +20,14 @@ from persim_lightning.data.tables.agent_covariates import (
 )
 from persim_lightning.data.tables.arrow import id_column, numeric_text, plain_types, set_column, without_empty_texts
 from persim_lightning.data.tables.canonical import trajectories_from_table, unused_name
-from persim_lightning.data.tables.checks import check_rows, check_type, derived_from, describe_rows, is_number
+from persim_lightning.data.tables.checks import (
+    check_rows,
+    check_type,
+    derived_from,
+    describe_rows,
+    is_number,
+    row_agents,
+)
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.events import find_events, spread_events
 from persim_lightning.data.tables.filling import fill_actions, warn_of_empty_actions
@@ -208,19 +215,23 @@ def _merged_trajectories(
 def _canonical_types(table: pa.Table, columns: TableColumns, source: str) -> pa.Table:
     """Convert every column to the type of its role: ids, numbers where all cells are, texts without empty ones."""
     for name in columns.used:
-        column = table[name]
-        if name in columns.ids:
-            column = id_column(column, name, source)
-        elif name in columns.state or (name in columns.acting and name not in columns.categorical):
-            column = numeric_text(column)
-        if name in (*columns.acting, *columns.covariates) and pa.types.is_string(column.type):
-            column = without_empty_texts(column)
-        table = set_column(table, name, column)
+        table = set_column(table, name, canonical_column(table[name], name, columns, source))
     for name in columns.state:
         if is_number(table[name].type):
             large = pc.abs(table[name].cast(pa.float64(), safe=False)).fill_null(0.0).to_numpy()
             check_rows(source, name, np.isfinite(large) & (large > _LARGEST), "too large a number")
     return table
+
+
+def canonical_column(column: pa.ChunkedArray, name: str, columns: TableColumns, source: str) -> pa.ChunkedArray:
+    """Convert a column to the type of its role, see :func:`_canonical_types`."""
+    if name in columns.ids:
+        column = id_column(column, name, source)
+    elif name in columns.state or (name in columns.acting and name not in columns.categorical):
+        column = numeric_text(column)
+    if name in (*columns.acting, *columns.covariates) and pa.types.is_string(column.type):
+        column = without_empty_texts(column)
+    return column
 
 
 def _needs_double(table: pa.Table, columns: TableColumns, source: str) -> bool:
@@ -263,16 +274,15 @@ def _digits_needed(table: pa.Table, agent: str, name: str) -> float:
 
 def _warn_of_states_outside(table: pa.Table, columns: TableColumns, source: str) -> None:
     """Warn of recorded states outside their bounds, which predictions keep."""
-    ids = table[columns.agent].combine_chunks().dictionary_encode()
-    agents = ids.dictionary.to_pylist(), ids.indices.to_numpy()
     for name, (low, high) in columns.bounds.items():
         if not is_number(table[name].type):
             continue
         values = table[name].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-        outside = (values < (-np.inf if low is None else low)) | (values > (np.inf if high is None else high))
-        if outside.any():
-            problem = "outside the bounds, which predictions keep"
-            warnings.warn(describe_rows(source, name, outside, problem, None, agents), PersimWarning, stacklevel=2)
+        limits = -np.inf if low is None else low, np.inf if high is None else high
+        rows = np.flatnonzero((values < limits[0]) | (values > limits[1]))
+        if len(rows):
+            problem, agents = "outside the bounds, which predictions keep", row_agents(table[columns.agent])
+            warnings.warn(describe_rows(source, name, rows, problem, agents), PersimWarning, stacklevel=2)
 
 
 def _warn_of_single_rows(table: pa.Table, columns: TableColumns, source: str, last: np.ndarray) -> None:
