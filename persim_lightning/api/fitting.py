@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import warnings
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -12,8 +13,12 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.errors import ConfigurationError
+from persim_lightning.errors import ConfigurationError, PersimWarning
 from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_by_second_fit
+from persim_lightning.ladder.backtest import can_backtest
+from persim_lightning.ladder.choice import Choice
+from persim_lightning.ladder.choose import backtest_tail, settle
+from persim_lightning.ladder.neural import NEURAL, FitNeural, Neural, budgets
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
 
@@ -22,9 +27,15 @@ _STEPS, _MOST, _MIN_BATCH, _MAX_BATCH = 4000, 2.0, 32, 512
 
 
 def fit_population(
-    trajectories: Trajectories, holdout: float, epochs: int | None, seed: int, progress: bool, **model: Any
-) -> FittedPopulation:
-    """Fit simulators of all agents, in one process on the CPU.
+    trajectories: Trajectories,
+    holdout: float,
+    epochs: int | None,
+    seed: int,
+    progress: bool,
+    steps: int | None = None,
+    **model: Any,
+) -> Neural:
+    """Fit neural simulators of all agents, in one process on the CPU.
 
     Parameters
     ----------
@@ -36,6 +47,8 @@ def fit_population(
     seed : int
         The global generator is restored.
     progress : bool
+    steps : int, optional
+        Optimizer steps, instead of epochs.
     **model
         Options of :class:`~persim_lightning.training.persim.PerSimModule`.
 
@@ -53,9 +66,10 @@ def fit_population(
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
         module = PerSimModule(*sizes, integrator=data.integrator, bounds=data.bounds, **model)
-        max_epochs = epochs or max(1, round(_default_steps(data, rows) / data.steps_per_epoch))
+        wanted = steps or _default_steps(data, rows)
+        max_epochs = epochs if epochs and not steps else max(1, round(wanted / data.steps_per_epoch))
         bare_trainer(progress, accelerator="cpu", max_epochs=max_epochs).fit(module, datamodule=data)
-    return module.personalized()
+    return Neural(module.personalized(), data.statistics)
 
 
 def _default_steps(data: TrajectoryDataModule, rows: int) -> float:
@@ -63,20 +77,55 @@ def _default_steps(data: TrajectoryDataModule, rows: int) -> float:
     return _STEPS * min(max(rows / _STEPS, 1.0), _MOST) if data.integrator == "rk4" else _STEPS
 
 
+class Fit(NamedTuple):
+    """Simulators, their intervals if trajectories are long enough, and how they were chosen."""
+
+    population: FittedPopulation
+    calibration: Calibration | None
+    choice: Choice | None
+
+
 def fit_calibrated(
-    trajectories: Trajectories, holdout: float, epochs: int | None, seed: int, progress: bool, **model: Any
-) -> tuple[FittedPopulation, Calibration | None]:
+    trajectories: Trajectories,
+    holdout: float,
+    epochs: int | None,
+    seed: int,
+    progress: bool,
+    models: Literal["auto", "neural"] = "auto",
+    **model: Any,
+) -> Fit:
     """Fit simulators, and calibrate intervals on held-out tails.
 
-    Agents' factors are then computed from all rows. If no trajectory is long enough for `holdout`, the simulators are
-    fitted on all rows, and a second fit calibrates the intervals. Parameters are those of :func:`fit_population`.
+    Parameters are those of :func:`fit_population`, and `models`, as in
+    :meth:`~persim_lightning.api.simulator.PersonalizedSimulator.fit`.
     """
     if not 0 <= holdout < 1:
         raise ConfigurationError(f"holdout {holdout} is not in [0, 1)")
-    population = fit_population(trajectories, holdout, epochs, seed, progress, **model)
+
+    def fit(tail: float, steps: int | None) -> Neural:
+        return fit_population(trajectories, tail, epochs, seed, progress, steps, **model)
+
+    members = model.get("members", 5)
+    if models == "neural" or model.get("factorization", "cp") != "cp" or not model.get("agent_factors", True):
+        return Fit(*_fit_neural(fit, trajectories, holdout), None)
+    tail = backtest_tail(trajectories, holdout)
+    if not can_backtest(trajectories, tail):
+        warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=2)
+        return Fit(fit(0.0, None).population, None, None)
+    rows = len(trajectories.state)
+    wanted: dict[str, int | None] = {NEURAL: None} if epochs else budgets(rows, _STEPS)
+    settled = settle(fit, wanted, trajectories, tail, members, retrain=tail != holdout)
+    settled.choice.warn()
+    if progress:
+        print(f"on held-out rows: {settled.choice.verdict()} ({settled.choice.composition()})")
+    return Fit(*settled)
+
+
+def _fit_neural(
+    fit: FitNeural, trajectories: Trajectories, holdout: float
+) -> tuple[FittedPopulation, Calibration | None]:
+    population = fit(holdout, None).population
     calibration = calibrate_and_refit(population, trajectories, holdout)
     if calibration is None:
-        calibration = calibrate_by_second_fit(
-            lambda tail: fit_population(trajectories, tail, epochs, seed, progress, **model), trajectories
-        )
+        calibration = calibrate_by_second_fit(lambda tail: fit(tail, None).population, trajectories)
     return population, calibration

@@ -24,6 +24,7 @@ from persim_lightning.envs import Environment
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.intervals import rollout_spread
+from persim_lightning.ladder.choice import Choice
 from persim_lightning.models.outcomes import OutcomeModel
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.planning.objective import Objective, Reward, Termination, tensor_function
@@ -41,6 +42,8 @@ class Questions(ABC):
     trajectories : Trajectories
     outcomes : OutcomeModel, Environment or None
     calibration : Calibration or None
+    choice : Choice or None
+        How simple and neural dynamics compared in a backtest.
     """
 
     @single_precision()
@@ -50,11 +53,12 @@ class Questions(ABC):
         trajectories: Trajectories,
         outcomes: OutcomeModel | Environment | None = None,
         calibration: Calibration | None = None,
+        choice: Choice | None = None,
     ) -> None:
         # States that were not observed are estimated by the simulator from here on.
         self.population = population
         self.trajectories = filtered(population, trajectories)
-        self.outcomes, self.calibration = outcomes, calibration
+        self.outcomes, self.calibration, self.choice = outcomes, calibration, choice
 
     @property
     def schema(self) -> Schema:

@@ -14,6 +14,7 @@ from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.tables.sources import as_table
 from persim_lightning.data.tables.user import read_like, user_trajectories
 from persim_lightning.evaluation.fitted_run import FittedRun
+from persim_lightning.ladder.choice import Choice
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.store.names import PROVENANCE, TRAJECTORIES
 from persim_lightning.support.precision import single_precision
@@ -34,6 +35,8 @@ class PersonalizedSimulator(Questions):
         Rewards and terminations, learned from the table or known from one of the three environments.
     calibration : Calibration or None
         Calibration of intervals.
+    choice : Choice or None
+        How simple and neural dynamics compared in a backtest, with a `verdict()`.
 
     Examples
     --------
@@ -83,6 +86,7 @@ class PersonalizedSimulator(Questions):
         holdout: float = 0.1,
         seed: int = 0,
         progress: bool = True,
+        models: Literal["auto", "neural"] = "auto",
         **model: Any,
     ) -> PersonalizedSimulator:
         """Learn a simulator of every agent of a table.
@@ -108,7 +112,11 @@ class PersonalizedSimulator(Questions):
         seed : int
             The same seed gives the same simulator.
         progress : bool
-            Show a progress bar.
+            Show a progress bar, and in the end how well rollouts of held-out rows are predicted.
+        models : {'auto', 'neural'}
+            'auto' compares neural dynamics with simple ones, from keeping the last value to an affine model of each
+            agent, by rollouts over the ends of trajectories, and makes the members of the ensemble from the best; see
+            `choice`. 'neural' takes neural dynamics only.
         **model
             Further options of :class:`~persim_lightning.training.persim.PerSimModule`, such as `angles`.
 
@@ -144,8 +152,8 @@ class PersonalizedSimulator(Questions):
         source, name = as_table(table, ids=columns.ids)
         trajectories = user_trajectories(source, columns, name)
         sizes = {"rank": rank, "members": members, "hidden_width": hidden_width}
-        fitted = fit_calibrated(trajectories, holdout, epochs, seed, progress, **sizes, **model)
-        simulator = cls(fitted[0], trajectories, None, fitted[1])
+        fitted = fit_calibrated(trajectories, holdout, epochs, seed, progress, models, **sizes, **model)
+        simulator = cls(fitted.population, trajectories, None, fitted.calibration, fitted.choice)
         simulator.outcomes = fit_outcomes(simulator.trajectories, seed)
         return simulator
 
@@ -161,7 +169,7 @@ class PersonalizedSimulator(Questions):
         replaced = set(rows.agent_ids)
         kept = [label for label in self.trajectories.agent_ids if label not in replaced]
         recorded = self.trajectories.restricted(kept).joined(rows) if kept else rows
-        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
+        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration, self.choice)
 
     @single_precision()
     def adapt(self, rows: Any = None, covariates: Any = None, known_covariates: Any = None) -> PersonalizedSimulator:
@@ -191,12 +199,12 @@ class PersonalizedSimulator(Questions):
         """
         population, seen = adapt_population(self.population, rows, covariates, known_covariates, self.trajectories)
         recorded = self.trajectories if seen is None else self.trajectories.joined(seen)
-        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration)
+        return PersonalizedSimulator(population, recorded, self.outcomes, self.calibration, self.choice)
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write simulators, recorded trajectories, rewards, terminations and calibration, without pickle."""
         folder = Path(folder)
-        parts = self.trajectories, self.outcomes, self.calibration
+        parts = self.trajectories, self.outcomes, self.calibration, self.choice
         return [*self.population.save(folder), *save_parts(folder, *parts)]
 
     @classmethod
@@ -210,11 +218,11 @@ class PersonalizedSimulator(Questions):
             If a file is missing or damaged.
         """
         folder = Path(folder)
-        calibration = load_calibration(folder)
+        calibration, choice = load_calibration(folder), Choice.load(folder)
         if not (folder / TRAJECTORIES).is_file() and (folder / PROVENANCE).is_file():
             # Runs of environments do not copy their tables.
             run = FittedRun.load(folder)
             return cls(run.personalized, run.trajectories(), run.environment, calibration)
         population = FittedPopulation.load(folder)
         schema = population.schema
-        return cls(population, load_recorded(folder, schema), load_saved_outcomes(folder, schema), calibration)
+        return cls(population, load_recorded(folder, schema), load_saved_outcomes(folder, schema), calibration, choice)

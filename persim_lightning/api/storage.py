@@ -10,8 +10,9 @@ from persim_lightning.data.tables.sources import write_table
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.envs import Environment, get_environment
 from persim_lightning.errors import ConfigurationError
+from persim_lightning.ladder.choice import Choice
 from persim_lightning.models.outcomes import OutcomeModel, load_outcomes, save_outcomes
-from persim_lightning.store.names import CALIBRATION, ENVIRONMENT, OUTCOMES, TRAJECTORIES
+from persim_lightning.store.names import CALIBRATION, CHOICE, ENVIRONMENT, OUTCOMES, TRAJECTORIES
 from persim_lightning.support.files import read_json, write_json
 from persim_lightning.types import Schema
 
@@ -21,11 +22,12 @@ def save_parts(
     trajectories: Trajectories,
     outcomes: OutcomeModel | Environment | None,
     calibration: Calibration | None,
+    choice: Choice | None,
 ) -> list[Path]:
-    """Write recorded trajectories, outcomes and calibration; remove those of an earlier simulator."""
+    """Write recorded trajectories, outcomes, calibration and choice; remove those of an earlier simulator."""
     written = [folder / TRAJECTORIES]
     write_table(trajectories_table(trajectories), folder / TRAJECTORIES)
-    for name in (OUTCOMES, ENVIRONMENT, CALIBRATION):
+    for name in (OUTCOMES, ENVIRONMENT, CALIBRATION, CHOICE):
         (folder / name).unlink(missing_ok=True)
     if isinstance(outcomes, OutcomeModel):
         written.append(save_outcomes(outcomes, folder / OUTCOMES))
@@ -34,6 +36,8 @@ def save_parts(
         write_json({"environment": outcomes.name}, written[-1])
     if calibration is not None:
         written.append(calibration.save(folder / CALIBRATION))
+    if choice is not None:
+        written.append(choice.save(folder))
     return written
 
 

@@ -100,6 +100,28 @@ def sample_batches(
         yield gather(part)
 
 
+def rollout_chains(trajectories: Trajectories, rows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Cut overlapping chains for predictions over several rows in open loop: one from every complete row.
+
+    Parameters
+    ----------
+    trajectories : Trajectories
+    rows : Tensor, shape (T,), int64
+        As for :func:`chain_rows`.
+    steps : int
+        Rows of a chain; fewer where `rows` end.
+
+    Returns
+    -------
+    starts, lengths : Tensor, shape (C,), int64
+    """
+    wanted = torch.zeros(len(trajectories.state) + steps, dtype=torch.bool)
+    wanted[rows] = True
+    starts = rows[trajectories.observed_mask()[rows].all(1)]
+    # The last row of a trajectory starts no transition, so chains end there.
+    return starts, wanted[starts[:, None] + torch.arange(steps)].cumprod(1).sum(1)
+
+
 class ChainGather:
     """Builds batches of chains from the rows in which they start.
 
@@ -109,20 +131,28 @@ class ChainGather:
     starts, lengths : Tensor, shape (C,), int64
         Result of :func:`chain_rows`.
     walls : WallContacts, optional
+    open_loop : bool
+        Whether observed coordinates are only compared with predicted ones, and do not replace them.
     """
 
     def __init__(
-        self, trajectories: Trajectories, starts: Tensor, lengths: Tensor, walls: WallContacts | None = None
+        self,
+        trajectories: Trajectories,
+        starts: Tensor,
+        lengths: Tensor,
+        walls: WallContacts | None = None,
+        open_loop: bool = False,
     ) -> None:
         device = trajectories.state.device
         self._trajectories, self._row_agent = trajectories, trajectories.row_agent()
         self._length = torch.zeros(len(trajectories.state), dtype=torch.int64, device=device)
         self._length[starts.to(device)] = lengths.to(device)
-        self._observed = trajectories.observed_mask()
-        self._scored = self._observed
+        self._observed = self._scored = trajectories.observed_mask()
         if walls is not None:
             on_wall = (trajectories.state == walls.low) | (trajectories.state == walls.high)
             self._scored = self._observed & ~on_wall.any(-1, keepdim=True)
+        if open_loop:
+            self._observed = torch.zeros_like(self._observed)
         duration = trajectories.duration
         self._duration = torch.ones(len(trajectories.state), device=device) if duration is None else duration
         self.rows_each = int(lengths.max()) if len(lengths) else 1

@@ -143,8 +143,11 @@ class TrajectoryDataModule(pl.LightningDataModule):
 
     @property
     def bounds(self) -> list[tuple[float, float]]:
-        """Limits of the states that the user's table gives."""
-        return list(self.schema.limits)
+        """Limits of the states: those that the user gives, and a margin around what was recorded.
+
+        Those of the three environments have none.
+        """
+        return [] if self.environment is not None else self.trajectories.world()
 
     def sample_gather(self, trajectories: Trajectories) -> TransitionGather | ChainGather:
         """Return the function that builds transitions or chains from the rows in which they start.

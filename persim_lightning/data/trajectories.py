@@ -216,6 +216,15 @@ class Trajectories:
         trajectory = torch.repeat_interleave(torch.arange(self.num_trajectories), self.lengths)
         return torch.zeros(self.num_trajectories, dtype=torch.float64).index_add_(0, trajectory, self.reward.double())
 
+    def world(self) -> list[tuple[float, float]]:
+        """Limits of every state: the recorded range, widened by its width on each side, within the schema's limits."""
+        low, high = self.state.amin(0).double(), self.state.amax(0).double()
+        # A state that never changed has no width.
+        width = torch.where(high > low, high - low, torch.inf)
+        limits = torch.tensor(self.schema.limits or ((-torch.inf, torch.inf),) * len(low), dtype=torch.float64)
+        low, high = torch.maximum(low - width, limits[:, 0]), torch.minimum(high + width, limits[:, 1])
+        return list(zip(low.tolist(), high.tolist(), strict=True))
+
     def to(self, device: torch.device) -> Trajectories:
         tensors: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)

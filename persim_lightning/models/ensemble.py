@@ -17,7 +17,9 @@ def select_members(simulator: Simulator, members: Tensor) -> Simulator:
     simulator : Simulator
     members : Tensor, shape (K,), int64
     """
-    smaller = Simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
+    # The constructor draws weights that are then replaced; keep the global generator unchanged.
+    with torch.random.fork_rng(devices=[]):
+        smaller = Simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
     state = simulator.state_dict()
     # All parameters and these buffers have the members in the first dimension.
     names = [*dict(simulator.named_parameters()), "noise", "prior_mean", "prior_covariance"]

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from persim_lightning.api.simulator import PersonalizedSimulator
 from persim_lightning.callbacks.bare_trainer import bare_trainer
+from persim_lightning.callbacks.calibrate import CalibrateIntervals
 from persim_lightning.data.datamodule import TrajectoryDataModule, open_data
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.envs import get_environment
@@ -26,6 +27,7 @@ from persim_lightning.evaluation.control import PlanningSettings
 from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.held_out import calibrate_by_second_fit
 from persim_lightning.evaluation.intervals import coverage
+from persim_lightning.ladder.neural import Neural
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.runs.rank_search import MEMBERS, TAIL, RankSelection, select_rank, short_epochs, write_selection
 from persim_lightning.runs.run_folder import choose_run_folder, claimed, forget_folder, is_launched_rank
@@ -33,7 +35,6 @@ from persim_lightning.runs.settings import LINKED, FitSettings
 from persim_lightning.runs.summary import print_summary
 from persim_lightning.runs.trainer import (
     as_list,
-    calibration_of,
     fit_callbacks,
     fit_loggers,
     save_wandb_id,
@@ -81,6 +82,7 @@ class _Fit(FitSettings):
     """The objects of a fit: data, model, trainer and run folder."""
 
     run_dir: Path
+    calibrate: CalibrateIntervals
 
     def _set_seed(self) -> None:
         # FitSettings overrides it to do nothing.
@@ -147,15 +149,21 @@ class _Fit(FitSettings):
         pl.seed_everything(seed, verbose=False)
         return selection
 
-    def fit_heads(self, tail: float) -> FittedPopulation:
-        """Fit once more, in one process, without the tails of trajectories."""
-        print(f"trajectories are short: a second fit, without the last {tail:.0%} of each, calibrates the intervals")
+    def _fit_again(self, tail: float, steps: int | None) -> Neural:
+        """Train once more, in one process, without the tails of trajectories."""
         config, data = self.config, self._open_data(tail)
         pl.seed_everything(config.seed_everything, verbose=False)
         module = PerSimModule(**self._model_arguments(data))
         options = {name: config.trainer[name] for name in ("precision", "accelerator", "max_epochs")}
+        if steps is not None:
+            options["max_epochs"] = max(1, round(steps / data.steps_per_epoch))
         bare_trainer(**options).fit(module, datamodule=data)
-        return module.personalized()
+        return Neural(module.personalized_copy(), data.statistics)
+
+    def fit_heads(self, tail: float) -> FittedPopulation:
+        """Train once more to calibrate the intervals of short trajectories."""
+        print(f"trajectories are short: a second fit, without the last {tail:.0%} of each, calibrates the intervals")
+        return self._fit_again(tail, None).population
 
     def _open_data(self, tail: float) -> TrajectoryDataModule:
         options = self.config.data.as_dict()
@@ -189,7 +197,8 @@ class _Fit(FitSettings):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config, configured = self.config, self._get(self.config_init, "trainer")
         epochs, episodes = config.trainer.max_epochs, config.mpc_episodes
-        callbacks = fit_callbacks(self.run_dir, epochs, config.check_theorem, episodes, self._planning)
+        self.calibrate = CalibrateIntervals(self._fit_again, config.models == "auto")
+        callbacks = fit_callbacks(self.run_dir, epochs, config.check_theorem, episodes, self._planning, self.calibrate)
         if configured["max_time"] is not None:
             # Lightning's own timer stops within an epoch, from which training cannot resume exactly.
             kwargs["max_time"] = None
@@ -248,7 +257,7 @@ def _train_in_folder(run: _Fit) -> Path:
         covered = _complete(run)
         seconds = time.monotonic() - start
         write_json({**facts, "seconds": seconds}, folder / PROVENANCE)
-        print_summary(trainer, data, covered, folder, seconds)
+        print_summary(trainer, data, covered, run.calibrate.choice, folder, seconds)
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
             logger.experiment.finish()
@@ -258,13 +267,15 @@ def _train_in_folder(run: _Fit) -> Path:
 def _complete(run: _Fit) -> list[dict[str, Any]]:
     """Save rewards, terminations and intervals learned from the data; return the coverage of test trajectories."""
     data, population = run.datamodule, run.model.personalized()
-    calibration, test = calibration_of(run.trainer), data.test_trajectories
+    calibration, test = run.calibrate.calibration, data.test_trajectories
+    if run.calibrate.choice is not None:
+        run.calibrate.choice.warn()
     if data.environment is None:
         if calibration is None and run.trainer.world_size == 1:
             calibration = calibrate_by_second_fit(run.fit_heads, data.trajectories)
         elif calibration is None:
             print("trajectories are too short for val_fraction, so there are no intervals: fit in one process for them")
-        simulator = PersonalizedSimulator(population, data.trajectories, None, calibration)
+        simulator = PersonalizedSimulator(population, data.trajectories, None, calibration, run.calibrate.choice)
         simulator.outcomes = fit_outcomes(simulator.trajectories, run.config.seed_everything)
         simulator.save(run.run_dir)
     elif calibration is not None:

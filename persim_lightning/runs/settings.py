@@ -75,6 +75,13 @@ class FitSettings(LightningCLI):
             "--ckpt_path", type=Path | None, default=None, help="Resume from RUN/checkpoints/last.ckpt, in RUN."
         )
         parser.add_argument(
+            "--models",
+            type=Literal["auto", "neural"],
+            default="auto",
+            help="auto compares neural with simple dynamics on the ends of trajectories of your own table, and takes "
+            "the best; neural takes neural ones. Environments always have neural ones.",
+        )
+        parser.add_argument(
             "--wandb",
             type=Literal["auto", "online", "offline", "disabled"],
             default="auto",

@@ -14,6 +14,7 @@ from persim_lightning.callbacks.theorem import LowRankCheck
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.evaluation.control import return_cell
 from persim_lightning.evaluation.report import print_scores
+from persim_lightning.ladder.choice import Choice
 from persim_lightning.support.terminal import print_table
 from persim_lightning.theory.summary import summary
 
@@ -22,7 +23,12 @@ _MAX_LISTED = 10
 
 
 def print_summary(
-    trainer: pl.Trainer, data: TrajectoryDataModule, covered: list[dict[str, Any]], folder: Path, seconds: float
+    trainer: pl.Trainer,
+    data: TrajectoryDataModule,
+    covered: list[dict[str, Any]],
+    choice: Choice | None,
+    folder: Path,
+    seconds: float,
 ) -> None:
     """Print scores, coverage of intervals, the theorem check, returns and the run folder.
 
@@ -33,12 +39,18 @@ def print_summary(
     data : TrajectoryDataModule
     covered : list of dict
         From :func:`~persim_lightning.evaluation.intervals.coverage`.
+    choice : Choice or None
+        What the backtest of a user's table found.
     folder : Path
         Run folder.
     seconds : float
         Duration of the fit.
     """
     console = Console()
+    if choice is not None:
+        print_table("Errors of rollouts over held-out rows, in standard deviations", *choice.table())
+        console.print(f"chosen: {choice.composition()}", soft_wrap=True)
+        console.print(f"this is {choice.verdict()}", soft_wrap=True)
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, RolloutScores):

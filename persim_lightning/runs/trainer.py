@@ -12,7 +12,6 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.callbacks.calibrate import CalibrateIntervals
 from persim_lightning.callbacks.control import MPCEpisodes
 from persim_lightning.callbacks.finish import FinishEnsemble
@@ -32,7 +31,12 @@ _ROLLOUT_SCORES_PER_RUN = 10
 
 
 def fit_callbacks(
-    folder: Path, epochs: int, check_theorem: bool, episodes: int, planning: PlanningSettings | None
+    folder: Path,
+    epochs: int,
+    check_theorem: bool,
+    episodes: int,
+    planning: PlanningSettings | None,
+    calibrate: CalibrateIntervals,
 ) -> list[pl.Callback]:
     """Build the callbacks of a fit, in the order in which they must run.
 
@@ -46,6 +50,7 @@ def fit_callbacks(
         Number of MPC episodes of every test agent.
     planning : PlanningSettings or None
         None for no episodes.
+    calibrate : CalibrateIntervals
     """
     checkpoints = ModelCheckpoint(
         dirpath=last_checkpoint(folder).parent,
@@ -58,7 +63,7 @@ def fit_callbacks(
         SaveWhenStopped(last_checkpoint(folder)),
         FinishEnsemble(),
         SaveSimulator(folder),
-        CalibrateIntervals(),
+        calibrate,
         checkpoints,
         EpochProgress(),
         RolloutScores(folder, every_n_epochs=max(1, epochs // _ROLLOUT_SCORES_PER_RUN)),
@@ -69,12 +74,6 @@ def fit_callbacks(
     if planning is not None:
         callbacks.append(MPCEpisodes(folder, episodes, planning))
     return callbacks
-
-
-def calibration_of(trainer: pl.Trainer) -> Calibration | None:
-    """Return the calibration of intervals that a finished fit found on held-out tails."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(found.calibration for found in callbacks if isinstance(found, CalibrateIntervals))
 
 
 def fit_loggers(folder: Path, group: str, wandb: str) -> list[Logger]:

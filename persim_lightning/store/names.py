@@ -13,6 +13,7 @@ TRAJECTORIES = "trajectories.parquet"
 OUTCOMES = "outcomes.safetensors"
 ENVIRONMENT = "environment.json"
 CALIBRATION = "calibration.json"
+CHOICE = "choice.json"
 
 # How a run was made. The provenance is written last: it marks the run as finished.
 CONFIG = "config.yaml"

@@ -167,7 +167,7 @@ def test_forecasts_of_canonical_tables(name):
     table |= {state: rng.normal(size=48) for state in schema.state}
     table[schema.action[0]] = pa.array(rng.integers(0, 2, 48), mask=np.tile(np.arange(12) == 11, 4))
     recorded = trajectories_from_table(pa.table(table), schema, "table")
-    population = fit_population(recorded, 0.0, 1, 0, False, rank=2, members=2, hidden_width=4)
+    population = fit_population(recorded, 0.0, 1, 0, False, rank=2, members=2, hidden_width=4).population
     asked = {schema.agent: [0, 0], schema.time: [12, 13], schema.action[0]: [1, 0]}
     ahead = PersonalizedSimulator(population, recorded, environment).forecast(asked)
     rolled = population.rollout(0, recorded.state[11].numpy(), np.array([1, 1])).mean(0)

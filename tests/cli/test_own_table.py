@@ -188,7 +188,7 @@ def test_short_trajectories_have_intervals(tmp_path, monkeypatch, capsys):
     config = ["--config", str(ROOT / "conf/table.yaml"), "--run_dir", "run", "--wandb", "disabled"]
     quick = ["--trainer.max_epochs", "3", "--model.hidden_width", "8", "--model.members", "2", "--model.rank", "2"]
     fit.main([*config, "--data.path", "short.csv", *COLUMNS, *quick])
-    assert "a second fit, without the last 34% of each, calibrates" in capsys.readouterr().out
+    assert "models are compared without the last 34% of each" in capsys.readouterr().out
     simulator = PersonalizedSimulator.load("run")
     assert simulator.rollout("p1", [1.0], {"dose": 0.1, "drug": "weak"}, level=0.9).half_width[1, 0] > 0
 

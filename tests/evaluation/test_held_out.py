@@ -22,7 +22,7 @@ def recorded():
 
 
 def heads(recorded, tail):
-    return fit_population(recorded, tail, 20, 0, False, **QUICK)
+    return fit_population(recorded, tail, 20, 0, False, **QUICK).population
 
 
 def test_factors_come_from_all_rows_and_intervals_from_the_heads(recorded):
@@ -40,7 +40,7 @@ def test_factors_come_from_all_rows_and_intervals_from_the_heads(recorded):
 
 
 def test_a_population_without_agent_factors_stays_without(recorded):
-    population = fit_population(recorded, 0.2, 2, 0, False, **QUICK, agent_factors=False)
+    population = fit_population(recorded, 0.2, 2, 0, False, **QUICK, agent_factors=False).population
     calibrate_and_refit(population, recorded, 0.2)
     assert not population.simulator.agent_encoder.deviation.any()
 

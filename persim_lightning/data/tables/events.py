@@ -13,15 +13,16 @@ from persim_lightning.data.tables.checks import is_number
 from persim_lightning.data.tables.columns import TableColumns
 from persim_lightning.data.trajectories import Trajectories
 
-# Share of rows without a value, or with zero, from which a column of an uneven table counts as events.
+# Share of measured rows without a value, or with zero, from which a column of an uneven table counts as events.
 _EVENT_SHARE = 0.5
 
 
 def find_events(table: pa.Table, columns: TableColumns, uneven: bool) -> tuple[str, ...]:
     """Find the numeric action and input columns whose values are events.
 
-    In a table whose rows are not evenly spaced, a column counts as events if at least half of its cells are empty or
-    zero; in any table, if some rows have a value of the column and no state, and others a state and an empty cell.
+    In a table whose rows are not evenly spaced, a column counts as events if it is empty or zero in at least half of
+    the rows with a state; in any table, if some rows have a value of the column and no state, and others a state and an
+    empty cell.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ def find_events(table: pa.Table, columns: TableColumns, uneven: bool) -> tuple[s
         empty = pc.is_null(table[name]).to_numpy()
         acts = ~np.isnan(values) & (values != 0)
         alone = bool((acts & ~measured).any()) and bool((empty & measured).any())
-        if alone or (uneven and 1 - acts.mean() >= _EVENT_SHARE):
+        if alone or (uneven and measured.any() and 1 - acts[measured].mean() >= _EVENT_SHARE):
             events.append(name)
     return tuple(events)
 
