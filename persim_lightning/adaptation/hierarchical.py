@@ -19,14 +19,23 @@ from persim_lightning.models.affine import AffineTerms, affine_features
 from persim_lightning.models.simulator import Simulator
 from persim_lightning.types import Chains, Transitions
 
-# Rounds that alternate between noise and coefficients, and rounds of expectation maximization in each.
-_ROUNDS, _PRIOR_ROUNDS = 5, 12
+# Rounds that alternate between noise and coefficients at most: on sums, which is fast, and on chains, which are
+# linearized in each; and the relative change of the noise below which they end.
+_ROUNDS, _CHAIN_ROUNDS, _SETTLED = 60, 10, 0.005
+# First rounds, in which the prior stays wide: while the noise is taken for too large, it would shrink agents to their
+# mean, and would not let them go again.
+_WARM = 3
+# Rounds of expectation maximization for the prior in each later one.
+_PRIOR_ROUNDS = 12
+# Share of the observations that coefficients can use up at most, as far as the noise is concerned.
+_MOST_USED = 0.75
 # Weight of the prior of the mean's coefficients besides the intercept, in rows of data.
 _RIDGE = 1.0
 # Smallest variances, relative to the noise: of coefficients, so that they can be inverted, and of the noise itself.
 _VARIANCE_FLOOR, _NOISE_FLOOR = 1e-8, 1e-10
-# Variance of agents' coefficients at the start, relative to the noise.
-_FIRST_VARIANCE = 0.1
+# Variance of agents' coefficients at the start, relative to the mean square of Δs: wide where agents have so many rows
+# for each varying coefficient, so that noise is not taken for too large; narrow where wide ones would fit the noise.
+_WIDE, _NARROW, _ROWS_EACH = 10.0, 0.1, 3
 # Agents from which the prior is estimated at most, and agents that are solved for together.
 _PRIOR_AGENTS, _BLOCK = 2000, 4096
 
@@ -94,7 +103,14 @@ class _Fit:
         self.noise = residual_variance(simulator, batches())[0].double().clamp(min=_NOISE_FLOOR)
         self.mean = torch.zeros(shape, dtype=torch.float64)
         self.coefficients = self.mean.expand(simulator.num_agents, *shape)
-        self.variance = torch.where(self._varying, _FIRST_VARIANCE * self.noise[:, None], 0.0)
+        self._set_first_variance(0.0)
+
+    def _set_first_variance(self, rows: float) -> None:
+        """Start with a wide prior where `rows` of an agent determine its coefficients, and with a narrow one otherwise."""
+        enough = rows >= _ROWS_EACH * int(self._varying[0].sum())
+        self._warm = _WARM if enough else 0
+        first = _WIDE if enough else _NARROW
+        self.variance = torch.where(self._varying, first * self.noise[:, None], 0.0)
 
     def run(self) -> None:
         first = next(iter(self._batches()), None)
@@ -102,17 +118,32 @@ class _Fit:
             return
         if isinstance(first, Transitions):
             sums = self._transition_sums()
-            for _ in range(_ROUNDS):
+            self._set_first_variance(self._count / self._simulator.num_agents)
+            for number in range(self._warm + _ROUNDS):
                 scaled = _Sums(sums.gram / self.noise[:, None, None], sums.moment / self.noise[:, None])
-                spread = self._estimate(scaled)
+                used = self._estimate(scaled, _PRIOR_ROUNDS if number >= self._warm else 0)
                 fitted = (self.coefficients[..., None, :] @ sums.gram @ self.coefficients[..., None])[..., 0, 0]
                 error = self._square - 2 * (self.coefficients * sums.moment).sum((0, 2)) + fitted.sum(0)
-                self.noise = ((error + spread) / max(self._count, 1e-9)).clamp(min=_NOISE_FLOOR)
+                settled = self._settled(error / max(self._count, 1e-9), used / max(self._count, 1e-9))
+                if settled and number > self._warm:
+                    break
             return
-        for _ in range(_ROUNDS):
-            self._estimate(self._chain_sums())
+        scored = sum(int(batch.scored.any(-1).sum()) for batch in self._batches() if isinstance(batch, Chains))
+        self._set_first_variance(self._weight * scored / self._simulator.num_agents)
+        for number in range(self._warm + _CHAIN_ROUNDS):
+            used = self._estimate(self._chain_sums(), _PRIOR_ROUNDS if number >= self._warm else 0)
             self._simulator.agent_encoder.deviation.copy_(self.coefficients.flatten(1)[None])
-            self.noise = residual_variance(self._simulator, self._batches())[0].double().clamp(min=_NOISE_FLOOR)
+            error = residual_variance(self._simulator, self._batches())[0].double()
+            settled = self._settled(error, used.sum() / max(self._count, 1e-9))
+            if settled and (number > self._warm or not bool(self._varying.any())):
+                break
+
+    def _settled(self, error: Tensor, used: Tensor) -> bool:
+        """Update the noise from squared errors (D,) and the share of observations that coefficients used up."""
+        noise = (error / (1 - used.clamp(max=_MOST_USED))).clamp(min=_NOISE_FLOOR)
+        settled = bool(((noise / self.noise).log().abs() < _SETTLED).all())
+        self.noise = noise
+        return settled
 
     def floored_variance(self) -> Tensor:
         return self.variance + _VARIANCE_FLOOR * self.noise[:, None]
@@ -144,8 +175,10 @@ class _Fit:
         gram = torch.zeros(agents, rank, rank, dtype=torch.float64)
         moment = torch.zeros(agents, rank, dtype=torch.float64)
         factors = self.coefficients.flatten(1)[None]
+        self._count = 0.0
         for batch in self._batches():
             assert isinstance(batch, Chains)
+            self._count += self._weight * int(batch.scored.sum())
             linear = linearized(self._simulator, batch, factors[:, batch.agent])
             noise = self.noise.repeat(batch.duration.shape[1])[:, None]
             weighted = self._weight * linear.design[0] / noise
@@ -153,21 +186,24 @@ class _Fit:
             moment.index_add_(0, batch.agent, (weighted * linear.target[0, ..., None]).sum(1))
         return _Sums(gram[:, None], moment[:, None])
 
-    def _estimate(self, sums: _Sums) -> Tensor:
-        """Update mean, variance and coefficients; return the part of the squared error that is uncertainty, (D,)."""
+    def _estimate(self, sums: _Sums, rounds: int) -> Tensor:
+        """Update mean, variance and coefficients; return how many observations agents' coefficients use up, (K,).
+
+        Without rounds of expectation maximization, the prior's variance stays.
+        """
         shape = sums.moment.shape[1:]
         if not bool(self._varying.any()):
             total = sums.gram.sum(0) + torch.diag_embed(self._penalty(0.0).view(shape))
             self.mean = torch.linalg.solve(total, sums.moment.sum(0)).view_as(self.mean)
             self.coefficients = self.mean.expand_as(self.coefficients)
-            return torch.zeros_like(self.noise)
+            return torch.zeros(shape[0], dtype=torch.float64)
         # Evenly over the agents, which may be sorted.
         some = torch.arange(0, len(sums.gram), max(1, -(-len(sums.gram) // _PRIOR_AGENTS)))
         part = _Sums(sums.gram[some], sums.moment[some])
-        rows = float(part.gram[..., 0, 0].mean() * self.noise.mean())
-        for _ in range(_PRIOR_ROUNDS):
+        rows = float(part.gram[:, 0, 0, 0].mean() * self.noise[0])
+        for _ in range(max(1, rounds)):
             variance = self.floored_variance().view(shape)
-            covariance = torch.linalg.inv(part.gram + torch.diag_embed(1 / variance))
+            covariance = _covariance(part.gram, variance)
             # Generalized least squares for the mean, with agents' deviations integrated out.
             reduced = part.gram - part.gram @ covariance @ part.gram
             target = part.moment - (part.gram @ covariance @ part.moment[..., None])[..., 0]
@@ -175,13 +211,22 @@ class _Fit:
             mean = torch.linalg.solve(reduced.sum(0) + penalty, target.sum(0))
             deviation = (covariance @ (part.moment - (part.gram @ mean[..., None])[..., 0])[..., None])[..., 0]
             found = (deviation.square() + covariance.diagonal(dim1=-2, dim2=-1)).sum(0) / (len(some) + 1)
-            self.variance = torch.where(self._varying, found.view_as(self.mean), 0.0)
+            if rounds:
+                self.variance = torch.where(self._varying, found.view_as(self.mean), 0.0)
         self.mean = mean.view_as(self.mean)
-        precision = torch.diag_embed(1 / self.floored_variance().view(shape))
+        variance = self.floored_variance().view(shape)
         deviations, trace = [], torch.zeros(shape[0], dtype=torch.float64)
         for gram, moment in zip(sums.gram.split(_BLOCK), sums.moment.split(_BLOCK), strict=True):
-            covariance = torch.linalg.inv(gram + precision)
+            covariance = _covariance(gram, variance)
             deviations.append((covariance @ (moment - (gram @ mean[..., None])[..., 0])[..., None])[..., 0])
             trace += (gram * covariance.mT).sum((0, 2, 3))
         self.coefficients = self.mean + torch.cat(deviations).view_as(self.coefficients)
-        return trace * self.noise if len(trace) == len(self.noise) else torch.zeros_like(self.noise)
+        return trace
+
+
+def _covariance(gram: Tensor, variance: Tensor) -> Tensor:
+    """Invert gram (N, K, r, r) plus the inverse of variances (K, r), which may be tiny or large beside it."""
+    root = variance.sqrt()
+    scaled = root[..., :, None] * gram * root[..., None, :]
+    unit = torch.eye(root.shape[-1], dtype=gram.dtype)
+    return root[..., :, None] * torch.linalg.inv(unit + scaled) * root[..., None, :]

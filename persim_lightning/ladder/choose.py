@@ -29,7 +29,7 @@ _MAX_STEPS = 8
 # Errors below this share of a state's standard deviation are equal.
 _EXACT = 1e-6
 # Rows that a tail should have for a backtest, and the tail's share where trajectories are too short for it.
-_TAIL_ROWS, SHORT_TAIL = 8, 0.34
+_TAIL_ROWS, SHORT_TAIL = 5, 0.34
 
 
 def backtest_tail(trajectories: Trajectories, holdout: float) -> float:

@@ -188,7 +188,8 @@ def test_saved_is_what_is_loaded(simulator, tmp_path):
     written = simulator.save(tmp_path / "model")
     loaded = PersonalizedSimulator.load(tmp_path / "model")
     assert [path.name for path in written] == [
-        *("simulator.safetensors", "simulator.json", "trajectories.parquet", "outcomes.safetensors", "calibration.json")
+        *("simulator.safetensors", "simulator.json", "trajectories.parquet", "outcomes.safetensors"),
+        *("calibration.json", "choice.json"),
     ]
     assert (loaded.schema, loaded.agents) == (simulator.schema, simulator.agents)
     day = datetime.date(2024, 3, 21)
