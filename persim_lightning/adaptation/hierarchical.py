@@ -106,7 +106,7 @@ class _Fit:
         self._set_first_variance(0.0)
 
     def _set_first_variance(self, rows: float) -> None:
-        """Start with a wide prior where `rows` of an agent determine its coefficients, and with a narrow one otherwise."""
+        """Start with a wide prior where an agent's `rows` determine its coefficients, with a narrow one otherwise."""
         enough = rows >= _ROWS_EACH * int(self._varying[0].sum())
         self._warm = _WARM if enough else 0
         first = _WIDE if enough else _NARROW

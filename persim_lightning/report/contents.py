@@ -62,6 +62,7 @@ def sections(folder: Path, simulator: PersonalizedSimulator, level: float) -> li
     return [
         _map(folder, simulator),
         *_predictions(folder, simulator, level),
+        *_choice(simulator),
         _ranks(folder),
         _training(folder),
         _card(simulator.trajectories),
@@ -124,6 +125,17 @@ def _predictions(folder: Path, simulator: PersonalizedSimulator, level: float) -
         Section("rollouts", "Predictions", text, figures.rollouts(compared.episodes(), state, level)),
         Section("horizon", "Error by horizon", growth, figures.horizon(compared.curves(), level)),
     ]
+
+
+def _choice(simulator: PersonalizedSimulator) -> list[Section]:
+    choice = simulator.choice
+    if choice is None:
+        return []
+    text = (
+        f"Rollouts over the last {choice.tail:.0%} of every trajectory, which models were not fitted to: root mean "
+        f"squared errors in standard deviations of the state. The ensemble, {choice.composition()}, is {choice.verdict()}."
+    )
+    return [Section("models", "Simple and neural models", text, None, [choice.table()])]
 
 
 def _ranks(folder: Path) -> Section:

@@ -61,7 +61,8 @@ def test_the_page_renders_alone_and_answers(run, opened, capsys):
         assert (
             run_js(f"return document.querySelectorAll('#{plot} .scatterlayer .trace, #{plot} .bars .point').length") > 0
         )
-    assert run_js("return document.querySelectorAll('section').length") == 8
+    assert run_js("return document.querySelectorAll('section').length") == 9
+    assert "affine model of each agent" in run_js("return document.body.textContent")
     assert run_js("return document.images.length") == 0
     assert NASTY in browser.find_element("css selector", "#wi-agent").text
 
