@@ -133,7 +133,8 @@ def _choice(simulator: PersonalizedSimulator) -> list[Section]:
         return []
     text = (
         f"Rollouts over the last {choice.tail:.0%} of every trajectory, which models were not fitted to: root mean "
-        f"squared errors in standard deviations of the state. The ensemble, {choice.composition()}, is {choice.verdict()}."
+        "squared errors in standard deviations of the state. "
+        f"The ensemble, {choice.composition()}, is {choice.verdict()}."
     )
     return [Section("models", "Simple and neural models", text, None, [choice.table()])]
 
