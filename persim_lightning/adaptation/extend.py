@@ -9,7 +9,7 @@ from torch import Tensor
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.population import FittedPopulation
-from persim_lightning.models.simulator import Simulator
+from persim_lightning.models.simulator import empty_simulator
 
 
 @torch.no_grad()
@@ -37,9 +37,7 @@ def extend_population(
         raise ConfigurationError(f"agent {known[0]!r} is in the population already")
     before = population.simulator
     config = before.config.with_agents(before.num_agents + len(agent_ids))
-    # The constructor draws weights that are then replaced; keep the global generator unchanged.
-    with torch.random.fork_rng(devices=[]):
-        simulator = Simulator(config).to(before.delta_rms.device)
+    simulator = empty_simulator(config).to(before.delta_rms.device)
     state = before.state_dict()
     deviation = factors.to(before.delta_rms) - before.agent_encoder.shared
     state["agent_encoder.deviation"] = torch.cat((before.agent_encoder.deviation, deviation), dim=1)

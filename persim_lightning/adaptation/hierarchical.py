@@ -17,6 +17,7 @@ from persim_lightning.adaptation.agent_factors import residual_variance
 from persim_lightning.adaptation.designs import linearized
 from persim_lightning.models.affine import AffineTerms, affine_features
 from persim_lightning.models.simulator import Simulator
+from persim_lightning.support.sampling import thinned
 from persim_lightning.types import Chains, Transitions
 
 # Rounds that alternate between noise and coefficients at most: on sums, which is fast, and on chains, which are
@@ -197,8 +198,7 @@ class _Fit:
             self.mean = torch.linalg.solve(total, sums.moment.sum(0)).view_as(self.mean)
             self.coefficients = self.mean.expand_as(self.coefficients)
             return torch.zeros(shape[0], dtype=torch.float64)
-        # Evenly over the agents, which may be sorted.
-        some = torch.arange(0, len(sums.gram), max(1, -(-len(sums.gram) // _PRIOR_AGENTS)))
+        some = thinned(torch.arange(len(sums.gram)), _PRIOR_AGENTS)
         part = _Sums(sums.gram[some], sums.moment[some])
         rows = float(part.gram[:, 0, 0, 0].mean() * self.noise[0])
         for _ in range(max(1, rounds)):

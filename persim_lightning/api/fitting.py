@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -13,11 +12,10 @@ from persim_lightning.callbacks.bare_trainer import bare_trainer, quiet
 from persim_lightning.data.datamodule import TrajectoryDataModule
 from persim_lightning.data.recordings import Recordings
 from persim_lightning.data.trajectories import Trajectories
-from persim_lightning.errors import ConfigurationError, PersimWarning
-from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_by_second_fit
-from persim_lightning.ladder.backtest import can_backtest
+from persim_lightning.errors import ConfigurationError
+from persim_lightning.evaluation.held_out import calibrate_and_refit, calibrate_by_second_fit, has_tail
 from persim_lightning.ladder.choice import Choice
-from persim_lightning.ladder.choose import backtest_tail, settle
+from persim_lightning.ladder.choose import backtest_tail, can_merge, settle
 from persim_lightning.ladder.neural import NEURAL, FitNeural, Neural, budgets
 from persim_lightning.models.population import FittedPopulation
 from persim_lightning.training.persim import PerSimModule
@@ -106,12 +104,9 @@ def fit_calibrated(
         return fit_population(trajectories, tail, epochs, seed, progress, steps, **model)
 
     members = model.get("members", 5)
-    if models == "neural" or model.get("factorization", "cp") != "cp" or not model.get("agent_factors", True):
-        return Fit(*_fit_neural(fit, trajectories, holdout), None)
     tail = backtest_tail(trajectories, holdout)
-    if not can_backtest(trajectories, tail):
-        warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=2)
-        return Fit(fit(0.0, None).population, None, None)
+    if models == "neural" or not can_merge(model) or not has_tail(trajectories, tail):
+        return Fit(*_fit_neural(fit, trajectories, holdout), None)
     rows = len(trajectories.state)
     wanted: dict[str, int | None] = {NEURAL: None} if epochs else budgets(rows, _STEPS)
     settled = settle(fit, wanted, trajectories, tail, members, retrain=tail != holdout)

@@ -105,10 +105,12 @@ class PersonalizedSimulator(Questions):
             Ensemble members M.
         hidden_width : int
         epochs : int, optional
-            By default as many as give 4,000 optimizer steps, up to 8,000 for uneven tables of many rows.
+            By default trainings of several lengths are compared, up to 4,000 optimizer steps (8,000 for uneven tables
+            of many rows).
         holdout : float
             Share of every trajectory, at its tail, that the encoders are not trained on but that calibrates intervals.
-            Agents' factors are computed from all rows in the end. Long rollouts need long tails.
+            A third where this is fewer than five rows; all models are then fitted again to all rows. Otherwise agents'
+            factors are computed from all rows in the end. Long rollouts need long tails.
         seed : int
             The same seed gives the same simulator.
         progress : bool

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytorch_lightning as pl
 
 from persim_lightning.adaptation.intervals import Calibration
-from persim_lightning.evaluation.held_out import calibrate_and_refit
-from persim_lightning.ladder.backtest import can_backtest
+from persim_lightning.evaluation.held_out import calibrate_and_refit, has_tail
 from persim_lightning.ladder.choice import Choice
-from persim_lightning.ladder.choose import backtest_tail, settle
+from persim_lightning.ladder.choose import backtest_tail, can_merge, settle
 from persim_lightning.ladder.neural import NEURAL, FitNeural, Neural, budgets
 from persim_lightning.training.persim import PerSimModule
 
@@ -46,8 +45,8 @@ class CalibrateIntervals(pl.Callback):
         again = tail != data.val_fraction
         one_process = trainer.world_size == 1
         if (
-            not (table and self._choose and pl_module.can_merge)
-            or not can_backtest(data.trajectories, tail)
+            not (table and self._choose and can_merge(pl_module.hparams))
+            or not has_tail(data.trajectories, tail)
             or (again and not one_process)
         ):
             self.calibration = calibrate_and_refit(population, data.trajectories, data.val_fraction, refit=table)

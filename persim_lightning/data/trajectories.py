@@ -334,7 +334,10 @@ class Trajectories:
         # A ratio of sums: single Δs over short times would be dominated by noise.
         weight = torch.where(both, span[:, None].double(), 0.0)
         rate = (change.square().sum(0) / weight.square().sum(0).clamp(min=1e-12)).sqrt()
-        spread = torch.where(self.observed_mask(), self.state, torch.nan).double()
-        fallback = (spread - spread.nanmean(0)).square().nanmean(0).sqrt()
         # Coordinates that are never observed in two consecutive rows.
-        return torch.where(both.any(0), rate, fallback)
+        return torch.where(both.any(0), rate, self.observed_std())
+
+    def observed_std(self) -> Tensor:
+        """Standard deviation of the observed states, shape (D,), float64; NaN where there are none."""
+        states = torch.where(self.observed_mask(), self.state, torch.nan).double()
+        return (states - states.nanmean(0)).square().nanmean(0).sqrt()

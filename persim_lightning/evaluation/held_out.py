@@ -14,7 +14,12 @@ from persim_lightning.evaluation.intervals import calibrate
 from persim_lightning.models.population import FittedPopulation
 
 # Share of a short trajectory that calibrates intervals.
-_SHORT_TAIL = 0.34
+SHORT_TAIL = 0.34
+
+
+def has_tail(trajectories: Trajectories, tail: float) -> bool:
+    """Return whether some trajectory is long enough for a tail."""
+    return bool((trajectories.tail_starts(tail) < trajectories.lengths - 1).any())
 
 
 def calibrate_and_refit(
@@ -37,7 +42,7 @@ def calibrate_and_refit(
     Calibration or None
         None if no trajectory is long enough for a tail; all rows were trained on then.
     """
-    calibration = _calibrate(population, trajectories, tail)
+    calibration = calibrate_on_tails(population, trajectories, tail)
     if calibration is not None and refit:
         refit_on_all_rows(population, trajectories)
     return calibration
@@ -59,11 +64,12 @@ def calibrate_by_second_fit(
     Calibration or None
         None, with a warning, if no trajectory has 4 rows.
     """
-    if not bool((trajectories.tail_starts(_SHORT_TAIL) < trajectories.lengths - 1).any()):
+    if not has_tail(trajectories, SHORT_TAIL):
         warnings.warn("no trajectory has 4 rows, so there are no intervals", PersimWarning, stacklevel=2)
         return None
-    return _calibrate(fit_heads(_SHORT_TAIL), trajectories, _SHORT_TAIL)
+    return calibrate_on_tails(fit_heads(SHORT_TAIL), trajectories, SHORT_TAIL)
 
 
-def _calibrate(population: FittedPopulation, trajectories: Trajectories, tail: float) -> Calibration | None:
+def calibrate_on_tails(population: FittedPopulation, trajectories: Trajectories, tail: float) -> Calibration | None:
+    """Calibrate intervals on tails that a population was not fitted to; None if no trajectory is long enough."""
     return calibrate(population, filtered(population, trajectories), tail)

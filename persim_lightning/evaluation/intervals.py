@@ -12,6 +12,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.agent_posteriors import agent_posterior
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.support.sampling import thinned
 
 # Windows that intervals are calibrated on or judged by, and windows of one agent that they are judged by, at most.
 _MAX_WINDOWS, _MAX_EPISODES = 1000, 40
@@ -100,8 +101,7 @@ def calibrate(population: FittedPopulation, recorded: Trajectories, tail: float)
     """
     windows = EpisodeWindows.cut(recorded, recorded.tail_starts(tail), HORIZON)
     scored = (windows.steps > 0).nonzero()[:, 0]
-    # Choose evenly over the table, which may be sorted by a property of agents.
-    windows = windows.select(scored[:: max(1, -(-len(scored) // _MAX_WINDOWS))])
+    windows = windows.select(thinned(scored, _MAX_WINDOWS))
     errors = _errors(population, recorded, windows.agent, windows, tail)
     return None if errors is None else Calibration.of(*errors)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.filtering import filtered
 from persim_lightning.evaluation.prediction import HORIZON, EpisodeWindows, predict
 from persim_lightning.models.population import FittedPopulation
+from persim_lightning.support.sampling import thinned
 
 # Origins of rollouts in a tail, as shares of it, and windows that are compared at most for each.
 ORIGINS = (0.0, 1 / 3, 2 / 3)
@@ -54,17 +54,11 @@ def backtest(population: FittedPopulation, trajectories: Trajectories, tail: flo
         scored = ((windows.steps > 0) & ((origin == 0) | (begin > starts))).nonzero()[:, 0]
         if not len(scored):
             continue
-        windows = windows.select(scored[:: max(1, -(-len(scored) // _MAX_WINDOWS))]).trimmed()
+        windows = windows.select(thinned(scored, _MAX_WINDOWS)).trimmed()
         predicted = predict(population.simulator, windows.agent, windows)
-        # What is observed is the recorded value, also where the filter changed nothing.
         parts.append([value.flatten(0, 1) for value in (predicted, windows.target, windows.observed_mask())])
     predicted, target, observed = (torch.cat(values) for values in zip(*parts, strict=True))
     return Rollouts(predicted.double(), target.double(), observed)
-
-
-def can_backtest(trajectories: Trajectories, tail: float) -> bool:
-    """Return whether some trajectory has a tail."""
-    return bool((trajectories.tail_starts(tail) < trajectories.lengths - 1).any())
 
 
 def errors(predicted: Tensor, rollouts: Rollouts, scale: Tensor) -> Tensor:
@@ -75,6 +69,5 @@ def errors(predicted: Tensor, rollouts: Rollouts, scale: Tensor) -> Tensor:
 
 def state_scale(trajectories: Trajectories) -> Tensor:
     """Standard deviation of the observed states, (D,), float64; one where a state is constant."""
-    values = torch.where(trajectories.observed_mask(), trajectories.state.double(), torch.nan).numpy()
-    spread = torch.from_numpy(np.nanstd(values, axis=0)).nan_to_num()
+    spread = trajectories.observed_std().nan_to_num()
     return torch.where(spread > 0, spread, 1.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +12,7 @@ from torch import Tensor
 from persim_lightning.adaptation.intervals import Calibration
 from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.evaluation.agent_posteriors import refit_on_all_rows
-from persim_lightning.evaluation.filtering import filtered
-from persim_lightning.evaluation.intervals import calibrate
+from persim_lightning.evaluation.held_out import SHORT_TAIL, calibrate_on_tails
 from persim_lightning.ladder.backtest import Rollouts, backtest, errors, state_scale
 from persim_lightning.ladder.choice import Choice
 from persim_lightning.ladder.neural import FitNeural, Neural, fit_budgets
@@ -28,8 +28,13 @@ _WORST = 1.5
 _MAX_STEPS = 8
 # Errors below this share of a state's standard deviation are equal.
 _EXACT = 1e-6
-# Rows that a tail should have for a backtest, and the tail's share where trajectories are too short for it.
-_TAIL_ROWS, SHORT_TAIL = 5, 0.34
+# Rows that a tail should have for a backtest.
+_TAIL_ROWS = 5
+
+
+def can_merge(options: Mapping[str, Any]) -> bool:
+    """Return whether networks with these options of PerSimModule can be joined with simple dynamics."""
+    return options.get("factorization", "cp") == "cp" and bool(options.get("agent_factors", True))
 
 
 def backtest_tail(trajectories: Trajectories, holdout: float) -> float:
@@ -144,7 +149,7 @@ def settle(
         are computed from all rows.
     """
     chosen = choose(fit, wanted, trajectories, tail, members)
-    calibration = calibrate(chosen.heads, filtered(chosen.heads, trajectories), tail)
+    calibration = calibrate_on_tails(chosen.heads, trajectories, tail)
     neural = {name: one for name, one in chosen.neural.items() if name in chosen.choice.members}
     like = next(iter(chosen.neural.values()))
     if retrain:

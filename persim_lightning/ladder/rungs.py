@@ -16,6 +16,7 @@ from persim_lightning.data.trajectories import Trajectories
 from persim_lightning.models.affine import AffineTerms, affine_simulator, compact_affine
 from persim_lightning.models.config import SimulatorConfig
 from persim_lightning.models.simulator import Simulator
+from persim_lightning.support.sampling import thinned
 from persim_lightning.types import Chains, Statistics, Transitions
 
 # Coefficients of uneven tables, and of chains, that are solved for together at most.
@@ -91,24 +92,21 @@ def fit_rung(
     ):
         return None
     simulator = affine_simulator(config, statistics)
-    varying = torch.zeros(terms.each, dtype=torch.bool)
+    varying = torch.full((terms.each,), rung.varying == "all")
+    varying[0] = rung.varying in ("intercept", "all")
     if rung.varying == "nothing":
         simulator.prior_covariance.zero_()
         simulator.noise.fill_(1.0)
         return compact_affine(simulator, varying)
-    varying[0] = rung.varying == "intercept"
-    if rung.varying == "all":
-        varying[:] = True
 
     def batches() -> Iterator[Transitions | Chains]:
         if rung.steps == 1:
             yield from sample_batches(trajectories, rows, simulator.walls.contacts)
             return
         starts, lengths = rollout_chains(trajectories, rows, rung.steps)
-        kept = torch.arange(0, len(starts), max(1, -(-len(starts) * rung.steps // _MAX_CHAIN_ROWS)))
-        if len(kept):
+        if len(starts):
             gather = ChainGather(trajectories, starts, lengths, simulator.walls.contacts, open_loop=True)
-            for part in starts[kept].split(max(1, PART_ROWS // rung.steps)):
+            for part in thinned(starts, _MAX_CHAIN_ROWS // rung.steps).split(max(1, PART_ROWS // rung.steps)):
                 yield gather(part)
 
     fit_affine(simulator, batches, varying, weight=1 / rung.steps)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from persim_lightning.models.config import Ranks, SimulatorConfig
 from persim_lightning.models.encoders import ContinuousActionEncoder
-from persim_lightning.models.simulator import Simulator
+from persim_lightning.models.simulator import Simulator, empty_simulator
 from persim_lightning.types import Statistics
 
 # Variance of factors that are the same for all agents.
@@ -71,9 +71,7 @@ def affine_simulator(config: SimulatorConfig, statistics: Statistics) -> Simulat
     changed = replace(
         config, members=1, ranks=Ranks(rank, rank, rank), factorization="cp", state_hidden=(), action_hidden=()
     )
-    # The constructor draws weights that are then replaced; keep the global generator unchanged.
-    with torch.random.fork_rng(devices=[]):
-        simulator = Simulator(changed)
+    simulator = empty_simulator(changed)
     simulator.set_statistics(statistics)
     encoder = simulator.state_encoder.mlp.skip
     weight = torch.zeros(terms.inputs, terms.coordinates, terms.coordinates, each)
@@ -132,8 +130,7 @@ def compact_affine(simulator: Simulator, varying: Tensor) -> Simulator:
     common = 1 + terms.actions
     own = varying.expand(shape).flatten().nonzero()[:, 0]
     rank = common + len(own)
-    with torch.random.fork_rng(devices=[]):
-        compact = Simulator(replace(simulator.config, ranks=Ranks(rank, rank, rank)))
+    compact = empty_simulator(replace(simulator.config, ranks=Ranks(rank, rank, rank)))
     mean = simulator.agent_encoder.shared[0, 0].view(shape)
     before, after = simulator.state_encoder.mlp.skip, compact.state_encoder.mlp.skip
     for part in ("weight", "bias"):

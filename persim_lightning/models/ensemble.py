@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from persim_lightning.models.simulator import Simulator
+from persim_lightning.models.simulator import Simulator, empty_simulator
 
 
 @torch.no_grad()
@@ -17,9 +17,7 @@ def select_members(simulator: Simulator, members: Tensor) -> Simulator:
     simulator : Simulator
     members : Tensor, shape (K,), int64
     """
-    # The constructor draws weights that are then replaced; keep the global generator unchanged.
-    with torch.random.fork_rng(devices=[]):
-        smaller = Simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
+    smaller = empty_simulator(simulator.config.with_members(len(members))).to(simulator.delta_rms.device)
     state = simulator.state_dict()
     # All parameters and these buffers have the members in the first dimension.
     names = [*dict(simulator.named_parameters()), "noise", "prior_mean", "prior_covariance"]

@@ -10,10 +10,23 @@ from torch import Tensor
 
 from persim_lightning.errors import ConfigurationError
 from persim_lightning.models.config import Ranks, SimulatorConfig
-from persim_lightning.models.simulator import Simulator
+from persim_lightning.models.simulator import Simulator, empty_simulator
 
 # Variance of the prior of ranks that a member does not use, so that covariances can be inverted.
 _UNUSED = 1e-12
+# Constants of the data, the same for all members.
+_SHARED = {
+    "delta_rms",
+    "state_range",
+    "walls.low",
+    "walls.high",
+    "walls.low_contact",
+    "walls.high_contact",
+    "state_encoder.state_mean",
+    "state_encoder.state_std",
+    "action_encoder.action_mean",
+    "action_encoder.action_std",
+}
 
 
 @torch.no_grad()
@@ -39,8 +52,7 @@ def merge_members(simulators: Sequence[Simulator], config: SimulatorConfig) -> S
         raise ConfigurationError("only CP factorizations can be merged: set factorization to cp")
     members = sum(one.members for one in simulators)
     rank = max(one.config.ranks.agent for one in simulators)
-    with torch.random.fork_rng(devices=[]):
-        merged = Simulator(replace(config, members=members, ranks=Ranks(rank, rank, rank), factorization="cp"))
+    merged = empty_simulator(replace(config, members=members, ranks=Ranks(rank, rank, rank), factorization="cp"))
     state = merged.state_dict()
     for name, value in state.items():
         if name in _SHARED:
@@ -50,20 +62,6 @@ def merge_members(simulators: Sequence[Simulator], config: SimulatorConfig) -> S
         state[name] = torch.cat(parts).to(value)
     merged.load_state_dict(state)
     return merged.eval()
-
-
-_SHARED = {
-    "delta_rms",
-    "state_range",
-    "walls.low",
-    "walls.high",
-    "walls.low_contact",
-    "walls.high_contact",
-    "state_encoder.state_mean",
-    "state_encoder.state_std",
-    "action_encoder.action_mean",
-    "action_encoder.action_std",
-}
 
 
 def _padded(name: str, simulator: Simulator, shape: torch.Size, rank: int) -> Tensor:
@@ -79,7 +77,7 @@ def _padded(name: str, simulator: Simulator, shape: torch.Size, rank: int) -> Te
         filled = torch.diag_embed(own.new_full((simulator.members, rank), _UNUSED))
         filled[:, :smaller, :smaller] = own
         return filled
-    if name.startswith("state_encoder") and own.shape[-1] % smaller == 0 and own.shape[1:] != shape:
-        ranks = own.unflatten(-1, (-1, smaller))
-        return torch.nn.functional.pad(ranks, (0, rank - smaller)).flatten(-2)
-    return own if own.shape[1:] == shape else torch.nn.functional.pad(own, (0, rank - smaller))
+    if own.shape[1:] == shape:
+        return own
+    # Ranks come last: of each coordinate in the state encoder, alone elsewhere.
+    return torch.nn.functional.pad(own.unflatten(-1, (-1, smaller)), (0, rank - smaller)).flatten(-2)

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from tensorly.tucker_tensor import TuckerTensor
 
 
+def empty_simulator(config: SimulatorConfig) -> Simulator:
+    """Build a simulator whose weights will be replaced, and leave the global random generator as it is."""
+    with torch.random.fork_rng(devices=[]):
+        return Simulator(config)
+
+
 class Simulator(nn.Module):
     """Predicts Δs for any agent, state and action with M ensemble members at once.
 

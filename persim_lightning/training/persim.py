@@ -136,11 +136,6 @@ class PerSimModule(pl.LightningModule):
         datamodule: TrajectoryDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return datamodule
 
-    @property
-    def can_merge(self) -> bool:
-        """Whether members can be joined with simple dynamics: a CP model with agent factors."""
-        return self.hparams["factorization"] == "cp" and bool(self.hparams["agent_factors"])
-
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.simulator.set_statistics(self.datamodule.statistics)
